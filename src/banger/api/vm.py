@@ -1,0 +1,193 @@
+"""Methods on VMs. Sizes on the wire are integers in the unit of their name."""
+
+from typing import Annotated
+
+import msgspec
+
+from banger.api.method import Effect, Kind, Nothing, Request, VmReference, declare, field
+from banger.model.vm import VmRecord, VmState
+
+
+class VmSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `vm list`."""
+
+    id: str
+    name: str
+    state: VmState
+    image: str
+    vcpus: int
+    memory_mib: int
+    address: str
+    backend: str
+    created_at: str
+
+
+class VmSummaries(msgspec.Struct, frozen=True, kw_only=True):
+    vms: list[VmSummary]
+
+
+class SshTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach a VM's sshd: everything that an OpenSSH command line needs."""
+
+    host: str
+    port: int
+    user: str
+    identity_file: str
+    known_hosts_file: str
+    host_key_alias: str
+
+
+class DiskUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes on the host's disk that only this VM uses."""
+
+    root_bytes: int
+    work_bytes: int
+
+
+class Posture(msgspec.Struct, frozen=True, kw_only=True):
+    """What a VM runs on, and why: never silently weaker."""
+
+    backend: str
+    accelerator: str
+    accelerator_reason: str
+    network_mode: str
+    network_reason: str
+    storage_driver: str
+    memory_backing: str
+
+
+class VmDetails(msgspec.Struct, frozen=True, kw_only=True):
+    vm: VmRecord
+    posture: Posture
+    disk_use: DiskUse
+    directory: str
+    ssh: SshTarget | None = None
+
+
+class LogText(msgspec.Struct, frozen=True, kw_only=True):
+    source: str
+    text: str
+    truncated: bool
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """What was removed, or would be."""
+
+    vms: list[str]
+    freed_bytes: int
+    dry_run: bool
+
+
+@declare("vm.list")
+class VmList(Request[VmSummaries]):
+    """Lists VMs: the running ones, or all."""
+
+    all: Annotated[bool, field("stopped VMs too", short="a")] = False
+
+
+@declare("vm.show")
+class VmShow(Request[VmDetails]):
+    """Everything known about one VM: specification and where each size came from, state, timings, SSH."""
+
+    vm: VmReference
+
+
+@declare("vm.create", effect=Effect.CHANGE, kind=Kind.OPERATION)
+class VmCreate(Request[VmDetails]):
+    """Creates a VM, obtaining kernel and image when they are missing, and starts it unless told not to."""
+
+    name: Annotated[str | None, field("a DNS label; generated when absent", short="n")] = None
+    image: Annotated[str | None, field("image to boot; default debian-bookworm")] = None
+    kernel: Annotated[str | None, field("kernel to boot; default the image's own choice")] = None
+    vcpus: Annotated[int | None, field("number of virtual CPUs", flag="vcpu", metavar="N")] = None
+    memory_mib: Annotated[int | None, field("memory, for example 2G", flag="memory", unit="mib", short="m")] = None
+    disk_size_bytes: Annotated[
+        int | None, field("size of the work disk at /root", flag="disk-size", unit="bytes")
+    ] = None
+    system_overlay_size_bytes: Annotated[
+        int | None, field("size of the root disk", flag="system-overlay-size", unit="bytes")
+    ] = None
+    nat: Annotated[bool, field("let the guest reach the network outside")] = False
+    labels: Annotated[dict[str, str], field("KEY=VALUE, repeatable", flag="label", short="l")] = {}
+    start: Annotated[bool, field("start it as well", hidden=True)] = True
+    ephemeral: Annotated[bool, field("delete it when its first command ends", hidden=True)] = False
+    wait_ssh: Annotated[bool, field("wait until sshd listens, too", flag="wait-ssh")] = False
+
+
+@declare("vm.start", effect=Effect.CHANGE, kind=Kind.OPERATION)
+class VmStart(Request[VmDetails]):
+    """Boots a stopped VM and waits for its agent."""
+
+    vm: VmReference
+    wait_ssh: Annotated[bool, field("wait until sshd listens, too", flag="wait-ssh")] = False
+
+
+@declare("vm.stop", effect=Effect.CHANGE, kind=Kind.OPERATION)
+class VmStop(Request[VmDetails]):
+    """Asks the guest to sync and power off; kills it at the deadline."""
+
+    vm: VmReference
+    timeout_s: Annotated[float, field("deadline before the VM is killed", flag="timeout", unit="seconds")] = 30.0
+
+
+@declare("vm.restart", effect=Effect.CHANGE, kind=Kind.OPERATION)
+class VmRestart(Request[VmDetails]):
+    """Stops and starts a VM."""
+
+    vm: VmReference
+    timeout_s: Annotated[float, field("deadline before the VM is killed", flag="timeout", unit="seconds")] = 30.0
+
+
+@declare("vm.kill", effect=Effect.DESTROY, kind=Kind.OPERATION)
+class VmKill(Request[VmDetails]):
+    """Ends a VM at once, like pulling the plug."""
+
+    vm: VmReference
+
+
+@declare("vm.delete", effect=Effect.DESTROY, kind=Kind.OPERATION)
+class VmDelete(Request[Nothing]):
+    """Deletes a stopped VM and its disks."""
+
+    vm: VmReference
+    force: Annotated[bool, field("a running VM too", short="f")] = False
+
+
+@declare("vm.prune", effect=Effect.DESTROY)
+class VmPrune(Request[Pruned]):
+    """Deletes all VMs that are not running."""
+
+    dry_run: Annotated[bool, field("only tell what would go", flag="dry-run")] = False
+
+
+@declare("vm.ssh")
+class VmSsh(Request[SshTarget]):
+    """Where a VM's sshd is reached; waits until it listens."""
+
+    vm: VmReference
+    timeout_s: Annotated[float, field("how long to wait for sshd", flag="timeout", unit="seconds")] = 60.0
+
+
+@declare("vm.logs")
+class VmLogs(Request[LogText]):
+    """The serial console of the guest, or the words of its VMM."""
+
+    vm: VmReference
+    source: Annotated[str, field("serial or vmm", choices=["serial", "vmm"])] = "serial"
+    tail_lines: Annotated[int | None, field("only the last N lines", flag="tail", short="n", metavar="N")] = None
+
+
+@declare("vm.exec", effect=Effect.CHANGE, kind=Kind.STREAM)
+class VmExec(Request[Nothing]):
+    """Runs a command in the guest. The connection turns into a stream of frames (see the protocol's reference)."""
+
+    vm: VmReference
+    argv: Annotated[list[str], field("the command", positional=True, metavar="CMD")]
+    env: Annotated[list[str], field("KEY=VALUE, repeatable", short="e")] = []
+    cwd: Annotated[str | None, field("working directory; default the user's home", flag="workdir", short="w")] = None
+    user: Annotated[str | None, field("user name or uid[:gid]; default root", short="u")] = None
+    pty: Annotated[bool, field("allocate a terminal", flag="tty", short="t")] = False
+    stdin: Annotated[bool, field("keep stdin open", flag="interactive", short="i")] = False
+    rows: Annotated[int | None, field("terminal height", hidden=True)] = None
+    columns: Annotated[int | None, field("terminal width", hidden=True)] = None
+    delete_after: Annotated[bool, field("delete the VM when the command ends", hidden=True)] = False

@@ -1,0 +1,117 @@
+"""Files written so that a reader never sees half of one, and directories that are ours alone.
+
+Owns no state. Blocking; callers on the event loop use it for small files or through a thread.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from banger.base.problem import Code, Outcome, Problem
+
+_FICLONE = 0x40049409  # ioctl_ficlone(2)
+_CHUNK = 1024 * 1024
+
+
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Writes beside the target and renames: a reader sees the old file or the new one."""
+    with atomic_file(path, mode=mode) as descriptor:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def atomic_file(path: Path, *, mode: int = 0o600) -> Iterator[int]:
+    """A descriptor to write; the file takes its name when the block ends well and vanishes otherwise."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def clone_sparse(source: Path, target: Path, *, mode: int = 0o600) -> str:
+    """A copy of a disk image: by reflink where the file system can, else data extents only.
+
+    The target must not exist. Returns which way it went: `reflink` or `copy`.
+    """
+    with source.open("rb") as reader, atomic_file(target, mode=mode) as writer:
+        try:
+            fcntl.ioctl(writer, _FICLONE, reader.fileno())
+            return "reflink"
+        except OSError:
+            _copy_extents(reader.fileno(), writer)
+            return "copy"
+
+
+def _copy_extents(reader: int, writer: int) -> None:
+    size = os.fstat(reader).st_size
+    os.ftruncate(writer, size)
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(reader, offset, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            return
+        end = os.lseek(reader, start, os.SEEK_HOLE)
+        offset = start
+        while offset < end:
+            copied = os.copy_file_range(reader, writer, min(_CHUNK, end - offset), offset, offset)
+            if copied == 0:
+                return
+            offset += copied
+
+
+def ensure_private_directory(path: Path) -> Path:
+    """Makes the directory 0700, or verifies that it is ours, private and no symbolic link."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = path.lstat()
+    if not stat.S_ISDIR(state.st_mode):
+        raise _untrusted(path, "is not a directory")
+    if state.st_uid != os.getuid():
+        raise _untrusted(path, f"belongs to uid {state.st_uid}, not to {os.getuid()}")
+    if state.st_mode & 0o077:
+        raise _untrusted(path, f"has mode {stat.S_IMODE(state.st_mode):04o}, not 0700")
+    return path
+
+
+def _untrusted(path: Path, why: str) -> Problem:
+    return Problem(
+        Code.UNAUTHORIZED,
+        f"{path} {why}",
+        hint=f"remove it or make it yours: chown $USER {path} && chmod 700 {path}",
+        outcome=Outcome.NOT_STARTED,
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Space an ordinary user may still use on the file system that holds `path`."""
+    state = os.statvfs(path)
+    return state.f_bavail * state.f_frsize
+
+
+def allocated_bytes(path: Path) -> int:
+    """What the file really takes on disk; 0 when it is gone."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a directory that is wholly ours. Symbolic links inside are removed, never followed."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path)

@@ -1,0 +1,45 @@
+"""JSON lines for the daemon's log, each stamped with the operation it belongs to.
+
+Owns the context variable that carries the operation id from dispatch to every record.
+"""
+
+import json
+import logging
+import time
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+operation_id: ContextVar[str] = ContextVar("operation_id", default="")
+
+_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "asctime"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One record, one line: time, level, logger, message, op, and whatever `extra` named."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if op := operation_id.get():
+            line["op"] = op
+        line.update((key, value) for key, value in record.__dict__.items() if key not in _STANDARD)
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def start_logging(level: str, path: Path | None) -> None:
+    """Sends every record to the file (appending), or to stderr when there is none."""
+    handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("qemu.qmp").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,37 @@
+"""How work tells what it is doing, without knowing who watches."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What long work reports to. An operation implements it; so does a test's list."""
+
+    def enter(self, stage: str) -> None:
+        """A named stage begins. Stages follow one another; entering one ends the one before."""
+
+    def leave(self) -> None:
+        """The current stage is over."""
+
+    def tell(self, detail: str) -> None:
+        """One line about the current stage: what it waits for, how far it is."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def enter(self, stage: str) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def tell(self, detail: str) -> None: ...
+
+
+@contextmanager
+def stage(progress: Progress, name: str) -> Iterator[None]:
+    progress.enter(name)
+    try:
+        yield
+    finally:
+        progress.leave()

@@ -1,0 +1,1 @@
+"""Layer 5: the daemon: open, serve, close, doctor."""

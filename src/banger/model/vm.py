@@ -1,0 +1,125 @@
+"""The VM as a record: what was asked for, what it is, and which states follow which."""
+
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from banger.base.problem import Code, Outcome, Problem, bad_request, conflict
+from banger.base.units import GIB, MIB, render_size
+from banger.model.machine import PortForward
+
+MAX_VCPUS = 32
+MIN_MEMORY_MIB = 64
+MAX_MEMORY_MIB = 1024 * 1024
+MIN_DISK_BYTES = 64 * MIB
+MAX_DISK_BYTES = 16 * 1024 * GIB
+
+
+class VmState(Enum):
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    ERROR = "error"
+
+
+STARTABLE = frozenset({VmState.CREATED, VmState.STOPPED, VmState.ERROR})
+LIVE = frozenset({VmState.STARTING, VmState.RUNNING, VmState.STOPPING})
+
+
+class Origin(Enum):
+    """Where a value of the specification came from."""
+
+    FLAG = "flag"
+    CONFIG = "config"
+    HOST = "host"
+    FLOOR = "floor"
+
+
+class VmSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a VM is made of. Sizes in the units of their names; validated by `validate_spec`."""
+
+    image: str
+    kernel: str
+    vcpus: int
+    memory_mib: int
+    disk_size_bytes: int
+    system_overlay_size_bytes: int
+    nat: bool = False
+    origins: dict[str, Origin] = {}
+
+
+class VmRuntime(msgspec.Struct, frozen=True, kw_only=True):
+    """The identity of a running VM, written before it is used, so that cleanup can find it again."""
+
+    backend: str
+    pid: int
+    start_time: int
+    agent_socket: str
+    control_socket: str
+    accelerator: str
+    ssh_port: int
+    forwards: tuple[PortForward, ...] = ()
+    boot_id: str = ""
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One measured step of an operation or a boot; `started_ms` counts from the beginning of the whole."""
+
+    name: str
+    started_ms: float
+    duration_ms: float
+
+
+class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the store. `generation` counts writes and guards against lost updates."""
+
+    id: str
+    name: str
+    spec: VmSpec
+    state: VmState
+    created_at: str
+    updated_at: str
+    last_touched_at: str
+    runtime: VmRuntime | None = None
+    error: dict[str, Any] | None = None
+    boot_stages: tuple[Stage, ...] = ()
+    guest_stages: tuple[Stage, ...] = ()
+    labels: dict[str, str] = {}
+    ephemeral: bool = False
+
+
+def validate_spec(spec: VmSpec) -> VmSpec:
+    """Refuses what no host could run, with the value and the limit."""
+    if not 1 <= spec.vcpus <= MAX_VCPUS:
+        raise bad_request(f"{spec.vcpus} vCPUs are not possible", hint=f"--vcpu takes 1 to {MAX_VCPUS}")
+    if not MIN_MEMORY_MIB <= spec.memory_mib <= MAX_MEMORY_MIB:
+        raise bad_request(
+            f"{spec.memory_mib} MiB of memory are not possible", hint="--memory takes 64M to 1T, for example 2G"
+        )
+    sizes = (("--disk-size", spec.disk_size_bytes), ("--system-overlay-size", spec.system_overlay_size_bytes))
+    for flag, size in sizes:
+        if not MIN_DISK_BYTES <= size <= MAX_DISK_BYTES:
+            raise bad_request(
+                f"a disk of {render_size(size)} is not possible", hint=f"{flag} takes 64M to 16T, for example 20G"
+            )
+    return spec
+
+
+def require_running(vm: VmRecord) -> VmRecord:
+    if vm.state is not VmState.RUNNING:
+        raise Problem(
+            Code.NOT_RUNNING,
+            f"{vm.name} is {vm.state.value}",
+            hint=f"banger vm start {vm.name}",
+            outcome=Outcome.NOT_STARTED,
+        )
+    return vm
+
+
+def require_startable(vm: VmRecord) -> VmRecord:
+    if vm.state not in STARTABLE:
+        raise conflict(f"{vm.name} is {vm.state.value} already")
+    return vm
