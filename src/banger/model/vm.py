@@ -89,6 +89,8 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
     guest_stages: tuple[Stage, ...] = ()
     labels: dict[str, str] = {}
     ephemeral: bool = False
+    has_work_disk: bool = False
+    ssh_port: int = 0
 
 
 def validate_spec(spec: VmSpec) -> VmSpec:

@@ -34,7 +34,8 @@ class Place(NamedTuple):
 
 class Handle(msgspec.Struct, frozen=True, kw_only=True):
     """A started VMM as plain data. `start_time` (clock ticks since boot, proc(5) field 22) makes the pid
-    an identity; `agent_socket` is where the guest agent's stream is reached."""
+    an identity; `agent_socket` is where the guest agent's stream is reached. `memory` names the directory
+    whose file system holds the guest's memory, for people; `serial_log` is the console's file."""
 
     backend: str
     pid: int
@@ -42,6 +43,8 @@ class Handle(msgspec.Struct, frozen=True, kw_only=True):
     agent_socket: str
     control_socket: str
     accelerator: str
+    memory: str = ""
+    serial_log: str = ""
 
 
 class Liveness(Enum):
@@ -87,7 +90,8 @@ class Vmm(Protocol):
 
     async def resume(self, handle: Handle) -> None: ...
 
-    async def connect_agent(
-        self, handle: Handle
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect_agent(self, handle: Handle) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """The byte stream to the guest agent. There may be one at a time."""
+
+    async def close(self) -> None:
+        """Lets go of monitors and watches; the guests run on and can be adopted by a later daemon."""

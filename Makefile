@@ -1,0 +1,99 @@
+# Every target works on a fresh clone: what is missing is installed first. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+RUN_STAMP := $(VENV)/.runtime-installed
+DEV_STAMP := $(VENV)/.development-installed
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: run
+run: packages-run $(RUN_STAMP) guest-program ## boot a VM, show its kernel and system, remove it
+	@$(BIN)/banger vm run --rm -- sh -c 'uname -a; cat /etc/os-release'
+
+.PHONY: check
+check: $(DEV_STAMP) guest-program ## linters, types, layers, generated files, unit tests (two minutes)
+	@$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate.py --check
+	$(PYTEST) tests/unit tests/contracts -m "not vm and not host and not lab" -n 2 -q
+
+.PHONY: test
+test: packages-test check test-host test-vm ## everything
+
+.PHONY: test-unit
+test-unit: $(DEV_STAMP) guest-program ## pure rules, services on fakes: no privileges, no guests
+	@$(PYTEST) tests/unit tests/contracts -m "not vm and not host and not lab" -n 2
+
+.PHONY: test-host
+test-host: packages-test $(DEV_STAMP) guest-program ## the host tier: root, namespaces, loop devices
+	@$(PYTEST) tests -m host || [ $$? -eq 5 ]
+
+.PHONY: test-vm
+test-vm: packages-test $(DEV_STAMP) guest-program ## real guests under QEMU
+	@$(PYTEST) tests -m vm -p no:randomly
+
+.PHONY: lab
+lab: ## the nested virtual host (arrives with Firecracker)
+	@echo 'the lab arrives with the Firecracker back end: see docs/architecture.md' >&2; exit 1
+
+.PHONY: bench
+bench: packages-run $(DEV_STAMP) guest-program ## measure against references; table and build/bench.json
+	@$(BIN)/python -m tools.bench
+
+.PHONY: generate
+generate: $(DEV_STAMP) ## rewrite the generated files
+	@$(BIN)/python tools/generate.py
+
+.PHONY: format
+format: $(DEV_STAMP) ## format and fix what a tool can
+	@$(BIN)/ruff format . ; $(BIN)/ruff check --fix .
+
+.PHONY: pins
+pins: $(DEV_STAMP) ## renew requirements/*.txt (hashes, no download addresses)
+	@for name in runtime build development; do
+	  $(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+	    --no-header --no-annotate --upgrade -o requirements/$$name.txt requirements/$$name.in
+	done
+
+.PHONY: guest-program
+guest-program: $(RUN_STAMP) ## the static init and agent, for both architectures
+	@$(BIN)/python guest-agent/build.py src/banger/guest/bin
+
+.PHONY: wheel
+wheel: $(RUN_STAMP) ## dist/*.whl
+	@$(BIN)/python -m hatchling build -t wheel
+
+.PHONY: packages-run packages-test
+packages-run: ; @tools/packages run
+packages-test: ; @tools/packages test
+
+$(VENV)/bin/python: | packages-run
+	@echo '• virtual environment in $(VENV)' >&2
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): requirements/runtime.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
+	@echo '• Python packages to run banger' >&2
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/build.txt -r requirements/runtime.txt
+	$(BIN)/python guest-agent/build.py src/banger/guest/bin
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(DEV_STAMP): requirements/development.txt $(RUN_STAMP)
+	@echo '• Python packages to test banger' >&2
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/development.txt
+	touch $@
+
+.PHONY: clean
+clean: ## remove what make made, the environment included
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,89 @@
+"""A Debian userland by mmdebstrap, with the mirrors that it or the host is configured with.
+
+As root it works in a mount namespace of its own, so that nothing it mounts outlives it; otherwise in a user
+namespace. Leaves nothing outside the directory that the caller owns (an unprivileged run uses TMPDIR, too).
+"""
+
+import os
+from pathlib import Path
+
+from banger.base.process import Argv, get_tool
+from banger.base.problem import Code, Problem
+from banger.base.progress import Progress, stage
+from banger.images.debian_trim import DEBIAN_EDIT
+from banger.images.ownership import get_root_prefix
+from banger.images.rootfs import BuiltImage, build_disks
+from banger.images.tools import run_told
+from banger.model.image import ImageRecipe
+
+SPACE_BYTES = 1536 * 1024**2  # packages, chroot, archive and tree at once; measured 1.1 GiB
+
+_TIMEOUT_S = 3600.0
+_BASE_PACKAGES = (
+    "systemd-sysv",
+    "dbus",
+    "openssh-server",
+    "iproute2",
+    "iputils-ping",
+    "ca-certificates",
+    "curl",
+    "e2fsprogs",
+    "git",
+    "kmod",
+    "less",
+    "netbase",
+    "nftables",
+    "procps",
+    "python3-minimal",
+    "sudo",
+    "vim-tiny",
+    "xz-utils",
+)
+
+
+def plan_bootstrap(mmdebstrap: str, recipe: ImageRecipe, archive: Path, *, mode: str) -> Argv:
+    """mmdebstrap writing a tar archive, numeric owners and file capabilities included."""
+    packages = dict.fromkeys((*_BASE_PACKAGES, *recipe.packages))
+    return (
+        mmdebstrap,
+        f"--mode={mode}",
+        "--variant=minbase",
+        "--format=tar",
+        f"--include={','.join(packages)}",
+        recipe.suite,
+        str(archive),
+    )
+
+
+async def build_debian(recipe: ImageRecipe, directory: Path, progress: Progress) -> BuiltImage:
+    """rootfs.ext4 and work-seed.ext4 in `directory`."""
+    mmdebstrap = get_tool("mmdebstrap", package="mmdebstrap")
+    await get_root_prefix()  # refuses now rather than after the bootstrap
+    archive = directory / "bootstrap.tar"
+    with stage(progress, "bootstrap"):
+        await _bootstrap(mmdebstrap, recipe, archive, progress)
+    copied = await build_disks(archive, DEBIAN_EDIT, directory, recipe.size_bytes, progress)
+    archive.unlink()
+    return BuiltImage(f"mmdebstrap {recipe.suite}", copied.os_release)
+
+
+async def _bootstrap(mmdebstrap: str, recipe: ImageRecipe, archive: Path, progress: Progress) -> None:
+    prefix: Argv = ()
+    tmpdir: Path | None = None
+    mode = "unshare"
+    if os.getuid() == 0:
+        mode = "root"
+        prefix = (get_tool("unshare", package="util-linux"), "--mount", "--propagation=private", "--")
+        # Unprivileged, the chroot belongs to subordinate ids, which cannot enter our private directories.
+        tmpdir = archive.parent / "tmp"
+        tmpdir.mkdir(mode=0o755)
+    argv = (*prefix, *plan_bootstrap(mmdebstrap, recipe, archive, mode=mode))
+    try:
+        await run_told(argv, progress, timeout_s=_TIMEOUT_S, tmpdir=tmpdir)
+    except Problem as problem:
+        if problem.code is Code.OPERATION_FAILED:
+            problem.brief = f"mmdebstrap cannot make the image {recipe.name}"
+            problem.hint = "check the network and /etc/apt, then: banger image build " + recipe.name
+        raise
+    if tmpdir is not None:
+        tmpdir.rmdir()

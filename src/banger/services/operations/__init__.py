@@ -1,0 +1,1 @@
+"""Operations: long work that is named, timed, watched, cancelled and kept."""

@@ -1,0 +1,143 @@
+"""One boot of a VM: named, timed steps on an AsyncExitStack, each pushing its undo.
+
+Success hands the running VM to the caller; failure or cancellation at any step runs the undos in reverse,
+so that no process, socket or file of this boot is left. Stopping is for `service`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from banger.base.files import write_atomic
+from banger.base.problem import Code, Problem
+from banger.base.progress import Progress, stage
+from banger.guest.agent import Agent
+from banger.guest.bootconfig import BootConfig, render_boot_archive
+from banger.guest.link import Link, Welcome
+from banger.model.kernel import KernelManifest
+from banger.model.machine import Machine, UserNetwork
+from banger.model.vm import Stage, VmRecord, VmRuntime
+from banger.services.vms.layout import Layout
+from banger.services.vms.live import LiveVm
+from banger.vmm.contract import Handle, Vmm
+
+AGENT_DEADLINE_S = 120.0
+
+
+class BootPlan(NamedTuple):
+    """Everything a boot needs, decided before anything is done."""
+
+    machine: Machine
+    guest: BootConfig
+    kernel: KernelManifest
+    kernel_directory: Path
+    layout: Layout
+    network: UserNetwork
+
+
+class Booted(NamedTuple):
+    live: LiveVm
+    runtime: VmRuntime
+    welcome: Welcome
+
+
+Record = Callable[[VmRuntime], None]
+
+
+async def boot(vm: VmRecord, plan: BootPlan, vmm: Vmm, record: Record, progress: Progress) -> Booted:
+    """Boots and waits for the agent. `record` writes the VMM's identity before it is relied on."""
+    async with AsyncExitStack() as undo:
+        with stage(progress, "configure guest"):
+            plan.layout.ensure_runtime()
+            await asyncio.to_thread(_write_initramfs, plan)
+        with stage(progress, "start vmm"):
+            handle = await vmm.start(plan.machine, plan.layout.place)
+            undo.push_async_callback(vmm.kill, handle)
+            runtime = _runtime(handle, plan)
+            record(runtime)
+        with stage(progress, "boot guest"):
+            link = await _first_of(vmm, handle, plan.layout, _meet_agent(vmm, handle))
+            undo.push_async_callback(link.aclose)
+        agent = Agent(link)
+        undo.pop_all()
+    runtime = msgspec.structs.replace(runtime, boot_id=link.welcome.boot_id)
+    return Booted(LiveVm(vmm, handle, agent), runtime, link.welcome)
+
+
+async def _meet_agent(vmm: Vmm, handle: Handle) -> Link:
+    reader, writer = await vmm.connect_agent(handle)
+    return await Link.open(reader, writer)
+
+
+async def _first_of(vmm: Vmm, handle: Handle, layout: Layout, meeting: Awaitable[Link]) -> Link:
+    """The agent's welcome, or a Problem as soon as the VMM ends or the deadline passes."""
+    met = asyncio.ensure_future(meeting)
+    ended = asyncio.ensure_future(vmm.wait_exit(handle))
+    try:
+        async with asyncio.timeout(AGENT_DEADLINE_S):
+            await asyncio.wait((met, ended), return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError:
+        raise Problem(
+            Code.OPERATION_FAILED,
+            f"the guest's agent did not answer within {AGENT_DEADLINE_S:.0f} s",
+            detail=read_console_tail(layout),
+        ) from None
+    finally:
+        for task in (met, ended):
+            if not task.done():
+                task.cancel()
+        await asyncio.wait((met, ended))
+    if not met.cancelled() and met.exception() is None:
+        return met.result()
+    if not ended.cancelled():
+        raise Problem(
+            Code.OPERATION_FAILED,
+            f"the VMM ended before the guest was ready: {ended.result().reason}",
+            detail=read_console_tail(layout),
+        )
+    return met.result()
+
+
+def read_console_tail(layout: Layout) -> str | None:
+    """The last lines that the guest wrote to its serial console, for the text of a failure."""
+    try:
+        text = layout.log("serial").read_bytes()[-8192:].decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    lines = ["".join(c for c in line if c.isprintable()) for line in text.splitlines()]
+    return "\n".join(line for line in lines if line)[-2000:].strip() or None
+
+
+def _write_initramfs(plan: BootPlan) -> None:
+    """The kernel's base archive with this VM's configuration behind it."""
+    base = (plan.kernel_directory / plan.kernel.base_initramfs).read_bytes()
+    write_atomic(plan.layout.initramfs, base + render_boot_archive(plan.guest))
+
+
+def _runtime(handle: Handle, plan: BootPlan) -> VmRuntime:
+    forwards = plan.network.forwards
+    return VmRuntime(
+        backend=handle.backend,
+        pid=handle.pid,
+        start_time=handle.start_time,
+        agent_socket=handle.agent_socket,
+        control_socket=handle.control_socket,
+        accelerator=handle.accelerator,
+        ssh_port=next((f.host_port for f in forwards if f.guest_port == 22), 0),
+        forwards=forwards,
+    )
+
+
+def guest_stages(welcome: Welcome) -> tuple[Stage, ...]:
+    """The guest's own account of its boot: each entry is the uptime at which it was reached."""
+    stages: list[Stage] = []
+    before = 0.0
+    for name, at_us in welcome.stages.items():
+        at_ms = at_us / 1000
+        stages.append(Stage(name=name, started_ms=before, duration_ms=max(at_ms - before, 0.0)))
+        before = at_ms
+    return tuple(stages)

@@ -1,0 +1,56 @@
+"""A command in a guest, joined to its caller: two pumps, neither of which buffers."""
+
+import asyncio
+
+from banger.api.vm import VmExec
+from banger.base.problem import bad_request
+from banger.guest.agent import Agent
+from banger.guest.command import Command, ExecRequest
+from banger.services.contract import CommandStream, Resize, SendSignal, Stdin
+
+
+def plan_command(request: VmExec) -> ExecRequest:
+    """Raises `bad_request` for an environment entry without `=`."""
+    environment = []
+    for entry in request.env:
+        key, separator, value = entry.partition("=")
+        if not separator:
+            raise bad_request(f"{entry!r} is not KEY=VALUE", hint=f"-e {entry}=value")
+        environment.append((key, value))
+    return ExecRequest(
+        argv=tuple(request.argv),
+        env=tuple(environment),
+        cwd=request.cwd,
+        user=request.user,
+        pty=request.pty,
+        stdin=request.stdin,
+        rows=request.rows,
+        columns=request.columns,
+    )
+
+
+async def run_command(agent: Agent, request: ExecRequest, stream: CommandStream) -> None:
+    """Runs to the end of the command. Cancelled (the caller left): the guest kills the command's group."""
+    async with agent.exec(request) as command:
+        await stream.accept(command.pid)
+        async with asyncio.TaskGroup() as pumps:
+            inputs = pumps.create_task(_pump_inputs(command, stream))
+            async for number, data in command:
+                await stream.write(number, data)
+            end = await command.wait()
+            inputs.cancel()
+    await stream.finish(status=end.status, signal=end.signal)
+
+
+async def _pump_inputs(command: Command, stream: CommandStream) -> None:
+    """Ends when the caller's side ends; a command that takes no more input is no error."""
+    async for item in stream.inputs():
+        match item:
+            case Stdin(data=b""):
+                command.close_stdin()
+            case Stdin(data=data):
+                await command.write_stdin(data)
+            case SendSignal(number=number):
+                command.signal(number)
+            case Resize(rows=rows, columns=columns):
+                command.resize(rows, columns)

@@ -1,0 +1,217 @@
+"""A VM's state changes: start, stop, kill, removal, adoption. The caller holds the VM's lock.
+
+Owns the table of live VMs and is the only writer of a record's state. Each change is written before what it
+announces is done, so that whoever comes after a crash knows what to look for.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from banger.api.vm import Posture
+from banger.base.clock import Entropy, monotonic, utc_now
+from banger.base.problem import Problem
+from banger.base.progress import Progress, stage
+from banger.base.tasks import Supervisor
+from banger.guest.agent import Agent
+from banger.guest.link import Link
+from banger.guest.sshkeys import KeyPair
+from banger.model.config import Config
+from banger.model.sizing import HostSize
+from banger.model.vm import LIVE, VmRecord, VmRuntime, VmState
+from banger.network.user import plan_user_network
+from banger.services.images.service import ImageService
+from banger.services.kernels.service import KernelService
+from banger.services.vms.boot import Booted, BootPlan, boot, guest_stages
+from banger.services.vms.layout import Layout, Layouts
+from banger.services.vms.live import LiveVm, LiveVms, OnExit
+from banger.services.vms.plan import GuestKeys, compose_boot_config, compose_machine
+from banger.services.vms.timing import Stopwatch
+from banger.store.contract import VmRepository
+from banger.vmm.contract import Exit, Handle, Liveness, Vmm
+
+_log = logging.getLogger(__name__)
+_AGENT_ANSWER_S = 5.0
+_ADOPTION_S = 10.0
+SSH_PORT = 22
+
+
+class Backends(Protocol):
+    """Which VMM boots a VM here, and what there is to say about it."""
+
+    async def choose(self) -> Vmm: ...
+
+    def by_name(self, name: str) -> Vmm: ...
+
+    def explain(self, vm: VmRecord) -> Posture: ...
+
+
+class Surroundings(NamedTuple):
+    """What the service works with. Adapters come in here and nowhere else."""
+
+    vms: VmRepository
+    images: ImageService
+    kernels: KernelService
+    backends: Backends
+    config: Config
+    host: HostSize
+    layouts: Layouts
+    owner_key_path: Path
+    owner_key: Callable[[], KeyPair]
+    entropy: Entropy = Entropy()
+
+
+class Lifecycle:
+    def __init__(self, around: Surroundings, tasks: Supervisor, on_exit: OnExit) -> None:
+        self.live = LiveVms(tasks, on_exit)
+        self._around = around
+
+    async def start(self, vm: VmRecord, progress: Progress, *, wait_ssh: bool) -> VmRecord:
+        around = self._around
+        watch = Stopwatch(progress, monotonic)
+        before = vm
+        with stage(watch, "preflight"):
+            vmm = await around.backends.choose()
+            await asyncio.to_thread(around.images.get, vm.spec.image)
+            plan = await self._plan(vm)
+        vm = self.update(vm, state=VmState.STARTING, error=None, runtime=None)
+
+        def record(runtime: VmRuntime) -> None:
+            nonlocal vm
+            vm = self.update(vm, runtime=runtime)
+
+        try:
+            booted = await boot(vm, plan, vmm, record, watch)
+        except BaseException as error:
+            data = error.as_data() if isinstance(error, Problem) else None
+            state = VmState.ERROR if data else before.state
+            self.update(vm, state=state, runtime=None, error=data)
+            raise
+        vm = self._settle(vm, booted, watch)
+        if wait_ssh:
+            with stage(watch, "wait for ssh"):
+                await booted.live.agent.wait_port(SSH_PORT, timeout_s=60)
+        return vm
+
+    def _settle(self, vm: VmRecord, booted: Booted, watch: Stopwatch) -> VmRecord:
+        self.live.add(vm.id, booted.live)
+        return self.update(
+            vm,
+            state=VmState.RUNNING,
+            runtime=booted.runtime,
+            boot_stages=tuple(watch.stages),
+            guest_stages=guest_stages(booted.welcome),
+            ssh_port=booted.runtime.ssh_port,
+            last_touched_at=utc_now(),
+        )
+
+    async def stop(self, vm: VmRecord, progress: Progress, *, deadline_s: float) -> VmRecord:
+        """The agent syncs and powers off; whatever it does, the VMM is gone after the deadline."""
+        vm = self.update(vm, state=VmState.STOPPING)
+        live = await self.live.take(vm.id)
+        with stage(progress, "power off"):
+            if live is not None:
+                with suppress(Problem, TimeoutError):
+                    async with asyncio.timeout(min(_AGENT_ANSWER_S, deadline_s)):
+                        await live.agent.power_off(grace_s=deadline_s / 2)
+                await live.vmm.stop(live.handle, deadline_s=deadline_s)
+                await live.agent.link.aclose()
+        return self._rest(vm)
+
+    async def kill(self, vm: VmRecord, *, error: dict[str, Any] | None = None) -> VmRecord:
+        live = await self.live.take(vm.id)
+        if live is not None:
+            await live.vmm.kill(live.handle)
+            await live.agent.link.aclose()
+        elif vm.runtime is not None:
+            await self._around.backends.by_name(vm.runtime.backend).kill(_handle(vm.runtime))
+        elif vm.state not in LIVE:
+            return vm
+        return self._rest(vm, error=error)
+
+    async def remove(self, vm: VmRecord) -> None:
+        """Everything of the VM, the row last, so that an interrupted removal can be found and finished."""
+        current = self._around.vms.find(vm.id)
+        if current is None:
+            return
+        await self.kill(current)
+        await asyncio.to_thread(self._layout(vm).remove)
+        self._around.vms.delete(vm.id)
+
+    def _rest(self, vm: VmRecord, *, error: dict[str, Any] | None = None) -> VmRecord:
+        state = VmState.ERROR if error else VmState.STOPPED
+        return self.update(vm, state=state, runtime=None, error=error)
+
+    async def adopt(self, vm: VmRecord) -> bool:
+        if vm.runtime is None:
+            return False
+        vmm = self._around.backends.by_name(vm.runtime.backend)
+        handle = _handle(vm.runtime)
+        try:
+            if await vmm.adopt(handle) is Liveness.GONE:
+                return False
+            async with asyncio.timeout(_ADOPTION_S):
+                link = await Link.open(*await vmm.connect_agent(handle))
+        except (Problem, OSError, TimeoutError) as error:
+            _log.warning("a VM could not be taken over", extra={"vm": vm.id, "why": str(error)})
+            return False
+        self.live.add(vm.id, LiveVm(vmm, handle, Agent(link)))
+        self.update(vm, state=VmState.RUNNING)
+        _log.info("took over a running VM", extra={"vm": vm.id, "pid": handle.pid})
+        return True
+
+    async def record_exit(self, vm: VmRecord, exit_: Exit) -> None:
+        """A VMM ended that nobody asked to end: the guest powered off, or something killed it."""
+        live = await self.live.take(vm.id)
+        if live is None:
+            return
+        await live.vmm.kill(live.handle)
+        await live.agent.link.aclose()
+        error = None if exit_.clean else {"code": "operation_failed", "message": exit_.reason}
+        self._rest(vm, error=error)
+
+    async def _plan(self, vm: VmRecord) -> BootPlan:
+        around = self._around
+        kernel, directory = await asyncio.to_thread(around.kernels.get, vm.spec.kernel)
+        layout = self._layout(vm)
+        network = plan_user_network(vm.id, nat=vm.spec.nat, ssh_port=vm.ssh_port)
+        keys = GuestKeys(
+            host_private=layout.host_key.read_bytes(),
+            host_public=layout.host_key.with_suffix(".pub").read_text("ascii").strip(),
+            authorized=(await asyncio.to_thread(around.owner_key)).public,
+        )
+        return BootPlan(
+            machine=compose_machine(vm, layout, kernel, directory, network),
+            guest=compose_boot_config(vm, kernel, network, keys),
+            kernel=kernel,
+            kernel_directory=directory,
+            layout=layout,
+            network=network,
+        )
+
+    def _layout(self, vm: VmRecord) -> Layout:
+        return self._around.layouts.of(vm.id)
+
+    def update(self, vm: VmRecord, **changes: Any) -> VmRecord:
+        """Applies the changes to the row as it is now, not as the caller remembers it."""
+        current = self._around.vms.find(vm.id)
+        assert current is not None, vm.id
+        changed = msgspec.structs.replace(current, updated_at=utc_now(), **changes)
+        self._around.vms.save(changed)
+        return changed
+
+
+def _handle(runtime: VmRuntime) -> Handle:
+    return Handle(
+        backend=runtime.backend,
+        pid=runtime.pid,
+        start_time=runtime.start_time,
+        agent_socket=runtime.agent_socket,
+        control_socket=runtime.control_socket,
+        accelerator=runtime.accelerator,
+    )

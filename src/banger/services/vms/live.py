@@ -1,0 +1,70 @@
+"""The running VMs: their handles, their agents' links and the watchers of their exits.
+
+Owns the table of live VMs; nobody else holds a `LiveVm` longer than one call. A watcher tells the service
+when a VMM ends that nobody asked to end. Locks: none; all on the event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+
+from banger.base.problem import unavailable
+from banger.base.tasks import Supervisor
+from banger.guest.agent import Agent
+from banger.model.vm import VmRecord
+from banger.vmm.contract import Exit, Handle, Vmm
+
+_log = logging.getLogger(__name__)
+
+OnExit = Callable[[str, Exit], Awaitable[None]]
+
+
+class LiveVm:
+    """A VMM that runs, and the agent in its guest."""
+
+    def __init__(self, vmm: Vmm, handle: Handle, agent: Agent) -> None:
+        self.vmm = vmm
+        self.handle = handle
+        self.agent = agent
+        self.watcher: asyncio.Task[None] | None = None
+
+
+class LiveVms:
+    def __init__(self, tasks: Supervisor, on_exit: OnExit) -> None:
+        self._tasks = tasks
+        self._on_exit = on_exit
+        self._live: dict[str, LiveVm] = {}
+
+    def __contains__(self, vm_id: str) -> bool:
+        return vm_id in self._live
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._live))
+
+    def add(self, vm_id: str, live: LiveVm) -> None:
+        """From here on the exit of the VMM is noticed."""
+        assert vm_id not in self._live
+        self._live[vm_id] = live
+        live.watcher = self._tasks.start(self._watch(vm_id, live), name=f"watch {vm_id}")
+
+    def get_agent(self, vm: VmRecord) -> Agent:
+        """Raises `unavailable` when the link is down though the VM runs."""
+        live = self._live.get(vm.id)
+        if live is None or live.agent.link.is_closed:
+            raise unavailable(f"the agent in {vm.name} is not connected", hint=f"banger vm restart {vm.name}")
+        return live.agent
+
+    async def take(self, vm_id: str) -> LiveVm | None:
+        """Out of the table, and no longer watched: the caller decides what becomes of it."""
+        live = self._live.pop(vm_id, None)
+        if live is not None and live.watcher is not None and live.watcher is not asyncio.current_task():
+            live.watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await live.watcher
+        return live
+
+    async def _watch(self, vm_id: str, live: LiveVm) -> None:
+        exit_ = await live.vmm.wait_exit(live.handle)
+        _log.info("vmm ended", extra={"vm": vm_id, "clean": exit_.clean, "reason": exit_.reason})
+        await self._on_exit(vm_id, exit_)

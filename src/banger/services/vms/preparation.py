@@ -1,0 +1,102 @@
+"""What happens to a VM before its first boot: its specification is settled and its disks are made.
+
+Owns no state. Everything here either succeeds or leaves nothing that `Layout.remove` does not remove.
+"""
+
+import asyncio
+import errno
+from pathlib import Path
+
+from banger.api.vm import VmCreate
+from banger.base.files import clone_sparse, free_bytes, write_atomic
+from banger.base.problem import Code, Outcome, Problem, bad_request
+from banger.base.units import render_size
+from banger.guest.sshkeys import make_key_pair, render_known_host
+from banger.model.config import Config
+from banger.model.image import ImageManifest
+from banger.model.sizing import Asked, HostSize, derive_sizes
+from banger.model.vm import VmRecord, VmSpec, validate_spec
+from banger.services.vms.layout import Layout
+from banger.vmm.overlay import create_overlay
+
+
+def settle_spec(request: VmCreate, config: Config, host: HostSize) -> VmSpec:
+    """Flag, else configuration, else host, else floor; refused when no host could run it."""
+    flags = Asked(
+        request.vcpus, request.memory_mib, request.disk_size_bytes, request.system_overlay_size_bytes
+    )
+    sizes = derive_sizes(flags, config.asked_sizes, host)
+    spec = VmSpec(
+        image=request.image or config.default_image,
+        kernel=request.kernel or "",
+        vcpus=sizes.vcpus,
+        memory_mib=sizes.memory_mib,
+        disk_size_bytes=sizes.disk_size_bytes,
+        system_overlay_size_bytes=sizes.system_overlay_size_bytes,
+        nat=request.nat,
+        origins=sizes.origins,
+    )
+    return validate_spec(spec)
+
+
+def check_host_room(spec: VmSpec, state: Path, host: HostSize) -> None:
+    """Refuses, with numbers, what this host could never hold."""
+    free = free_bytes(state)
+    wanted = spec.disk_size_bytes
+    if wanted > free:
+        raise Problem(
+            Code.NO_SPACE,
+            f"a work disk of {render_size(wanted)} does not fit: {state} has {render_size(free)} free",
+            hint="choose a smaller --disk-size, or make room: banger vm prune",
+            outcome=Outcome.NOT_STARTED,
+        )
+    if spec.memory_mib * 1024 * 1024 > host.memory_bytes:
+        raise Problem(
+            Code.NO_SPACE,
+            f"{spec.memory_mib} MiB of memory are more than this host has ({render_size(host.memory_bytes)})",
+            hint="choose a smaller --memory",
+            outcome=Outcome.NOT_STARTED,
+        )
+
+
+def check_disk_sizes(spec: VmSpec, image: ImageManifest, seed_bytes: int) -> None:
+    """A disk smaller than the file system on it would destroy it."""
+    if spec.disk_size_bytes < seed_bytes:
+        raise bad_request(
+            f"a work disk of {render_size(spec.disk_size_bytes)} is smaller than the image's own",
+            hint=f"--disk-size takes {render_size(seed_bytes)} or more with {image.name}",
+        )
+
+
+async def prepare_disks(vm: VmRecord, layout: Layout, image: ImageManifest, directory: Path) -> None:
+    """Root as an overlay on the shared image, work disk as a clone of the seed, and the guest's host key."""
+    try:
+        await asyncio.to_thread(_prepare_disks, vm, layout, image, directory)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Problem(
+                Code.NO_SPACE,
+                f"{layout.state.parent} is full",
+                hint="make room: banger vm prune",
+            ) from error
+        raise
+
+
+def _prepare_disks(vm: VmRecord, layout: Layout, image: ImageManifest, directory: Path) -> None:
+    layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    rootfs = directory / image.rootfs
+    size = max(image.virtual_size_bytes, vm.spec.system_overlay_size_bytes)
+    create_overlay(layout.root_disk, backing=rootfs, virtual_size_bytes=size)
+    if image.work_seed is not None:
+        clone_sparse(directory / image.work_seed, layout.work_disk)
+        with layout.work_disk.open("r+b") as disk:
+            disk.truncate(vm.spec.disk_size_bytes)
+    key = make_key_pair(vm.name)
+    write_atomic(layout.host_key, key.private)
+    write_atomic(layout.host_key.with_suffix(".pub"), key.public.encode() + b"\n")
+    write_atomic(layout.known_hosts, render_known_host((host_key_alias(vm.id),), key.public).encode())
+
+
+def host_key_alias(vm_id: str) -> str:
+    """The name under which ssh knows a guest, whatever address or port it has at the time."""
+    return f"banger-{vm_id}"

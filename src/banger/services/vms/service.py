@@ -1,0 +1,312 @@
+"""The life cycle of VMs.
+
+Owns the records' state changes, one lock for each VM and the table of live ones. Lock order: a VM's lock
+is taken first and nothing coarser is ever taken under it; names are reserved by the store's unique index.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from banger.api.method import Nothing
+from banger.api.vm import (
+    LogText,
+    Pruned,
+    SshTarget,
+    VmCreate,
+    VmDelete,
+    VmDetails,
+    VmExec,
+    VmKill,
+    VmList,
+    VmLogs,
+    VmPrune,
+    VmRestart,
+    VmShow,
+    VmSsh,
+    VmStart,
+    VmStop,
+    VmSummaries,
+)
+from banger.base.clock import utc_now
+from banger.base.problem import Code, Outcome, Problem, conflict
+from banger.base.progress import Progress, Silent, stage
+from banger.base.tasks import Supervisor
+from banger.model.names import ID_LENGTH, Named, compose_name, resolve_reference, validate_name
+from banger.model.vm import (
+    LIVE,
+    VmRecord,
+    VmState,
+    require_running,
+    require_startable,
+)
+from banger.services.contract import CommandStream
+from banger.services.vms import preparation, views
+from banger.services.vms.execute import plan_command, run_command
+from banger.services.vms.layout import Layout
+from banger.services.vms.lifecycle import SSH_PORT, Lifecycle, Surroundings
+from banger.vmm.contract import Exit
+
+_log = logging.getLogger(__name__)
+_AGENT_ANSWER_S = 5.0
+_ADOPTION_S = 10.0
+
+
+class VmService:
+    """Made by `open_vm_service`. Handlers of the daemon call the public methods by request."""
+
+    def __init__(self, around: Surroundings, tasks: Supervisor) -> None:
+        self._around = around
+        self._tasks = tasks
+        self._life = Lifecycle(around, tasks, self._on_exit)
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._closing = False
+
+    # Reading
+
+    def list(self, request: VmList) -> VmSummaries:
+        vms = (vm for vm in self._around.vms.list() if request.all or vm.state in LIVE)
+        return VmSummaries(vms=[views.summarize(vm) for vm in vms])
+
+    def show(self, request: VmShow) -> VmDetails:
+        return self._describe(self._resolve(request.vm))
+
+    async def logs(self, request: VmLogs) -> LogText:
+        vm = self._resolve(request.vm)
+        return await asyncio.to_thread(
+            views.read_log, vm, self._layout(vm), request.source, request.tail_lines
+        )
+
+    def subject(self, request: Any) -> str:
+        """The name that an operation on an existing VM is listed under. Raises `not_found`, `ambiguous`."""
+        return self._resolve(request.vm).name
+
+    def subject_of_create(self, request: VmCreate) -> str:
+        if request.name is not None:
+            validate_name(request.name)
+        return request.name or "a new VM"
+
+    def uses(self, *, image: str = "", kernel: str = "") -> list[str]:
+        """Names of the VMs that stand on an image or a kernel."""
+        return [
+            vm.name for vm in self._around.vms.list() if image == vm.spec.image or kernel == vm.spec.kernel
+        ]
+
+    def count(self) -> tuple[int, int]:
+        vms = self._around.vms.list()
+        return len(vms), sum(vm.state in LIVE for vm in vms)
+
+    # Changing
+
+    async def create(self, request: VmCreate, progress: Progress) -> VmDetails:
+        """Refused specifications leave no row; any later failure leaves none either."""
+        around = self._around
+        name = self._pick_name(request.name)
+        spec = preparation.settle_spec(request, around.config, around.host)
+        preparation.check_host_room(spec, around.layouts.state, around.host)
+        image, image_directory = await around.images.ensure(spec.image, progress)
+        kernel_name = spec.kernel or image.kernel or around.config.default_kernel
+        await around.kernels.ensure(kernel_name, progress)
+        preparation.check_disk_sizes(spec, image, image_directory)
+        now = utc_now()
+        vm = VmRecord(
+            id=around.entropy.hexadecimal(ID_LENGTH),
+            name=name,
+            spec=msgspec.structs.replace(spec, kernel=kernel_name),
+            state=VmState.CREATED,
+            created_at=now,
+            updated_at=now,
+            last_touched_at=now,
+            labels=request.labels,
+            ephemeral=request.ephemeral,
+            has_work_disk=image.work_seed is not None,
+        )
+        around.vms.insert(vm)
+        async with self._lock(vm):
+            try:
+                with stage(progress, "prepare disks"):
+                    layout = self._layout(vm)
+                    await preparation.prepare_disks(vm, layout, image, image_directory)
+                if request.start:
+                    vm = await self._life.start(vm, progress, wait_ssh=request.wait_ssh)
+            except BaseException:
+                await self._tasks.finish(self._life.remove(vm), name=f"undo {vm.id}")
+                raise
+        return self._describe(vm)
+
+    async def start(self, request: VmStart, progress: Progress) -> VmDetails:
+        async with self._locked(request.vm) as vm:
+            require_startable(vm)
+            return self._describe(await self._life.start(vm, progress, wait_ssh=request.wait_ssh))
+
+    async def stop(self, request: VmStop, progress: Progress) -> VmDetails:
+        """Goes on when the caller leaves: a guest that was asked to power off cannot be asked back."""
+        return await self._tasks.finish(self._do_stop(request, progress), name=f"stop {request.vm}")
+
+    async def _do_stop(self, request: VmStop, progress: Progress) -> VmDetails:
+        async with self._locked(request.vm) as vm:
+            if vm.state in LIVE:
+                vm = await self._life.stop(vm, progress, deadline_s=request.timeout_s)
+            return self._describe(vm)
+
+    async def restart(self, request: VmRestart, progress: Progress) -> VmDetails:
+        await self.stop(VmStop(vm=request.vm, timeout_s=request.timeout_s), progress)
+        return await self.start(VmStart(vm=request.vm), progress)
+
+    async def kill(self, request: VmKill, progress: Progress) -> VmDetails:
+        return await self._tasks.finish(self._do_kill(request, progress), name=f"kill {request.vm}")
+
+    async def _do_kill(self, request: VmKill, progress: Progress) -> VmDetails:
+        async with self._locked(request.vm) as vm:
+            with stage(progress, "kill"):
+                return self._describe(await self._life.kill(vm))
+
+    async def delete(self, request: VmDelete, progress: Progress) -> Nothing:
+        return await self._tasks.finish(self._do_delete(request, progress), name=f"delete {request.vm}")
+
+    async def _do_delete(self, request: VmDelete, progress: Progress) -> Nothing:
+        async with self._locked(request.vm) as vm:
+            if vm.state in LIVE and not request.force:
+                raise conflict(f"{vm.name} is {vm.state.value}", hint=f"banger vm delete --force {vm.name}")
+            with stage(progress, "delete"):
+                await self._life.remove(vm)
+        self._locks.pop(vm.id, None)
+        return Nothing()
+
+    async def prune(self, request: VmPrune) -> Pruned:
+        gone: list[str] = []
+        freed = 0
+        for vm in self._around.vms.list():
+            if vm.state in LIVE or self._lock(vm).locked():
+                continue
+            use = self._describe(vm).disk_use
+            gone.append(vm.name)
+            freed += use.root_bytes + use.work_bytes
+            if not request.dry_run:
+                async with self._lock(vm):
+                    await self._life.remove(vm)
+        return Pruned(vms=gone, freed_bytes=freed, dry_run=request.dry_run)
+
+    # In the guest
+
+    async def ssh(self, request: VmSsh) -> SshTarget:
+        vm = require_running(self._resolve(request.vm))
+        if not await self._life.live.get_agent(vm).wait_port(SSH_PORT, timeout_s=request.timeout_s):
+            raise Problem(
+                Code.UNAVAILABLE,
+                f"nothing listens on the SSH port in {vm.name} after {request.timeout_s:.0f} s",
+                hint=f"banger vm exec {vm.name} -- sh",
+            )
+        self._touch(vm)
+        return views.ssh_target(vm, self._layout(vm), self._around.owner_key_path)
+
+    async def execute(self, request: VmExec, stream: CommandStream) -> None:
+        plan = plan_command(request)
+        vm = require_running(self._resolve(request.vm))
+        agent = self._life.live.get_agent(vm)
+        self._touch(vm)
+        try:
+            await run_command(agent, plan, stream)
+        finally:
+            if request.delete_after:
+                await self._tasks.finish(self._delete_quietly(vm.id), name=f"delete {vm.id}")
+
+    # The daemon's beginning and end
+
+    async def recover(self) -> None:
+        """After a daemon that did not shut down: live VMs are taken over, what cannot be is put to rest."""
+        for vm in self._around.vms.list():
+            if vm.state not in LIVE:
+                continue
+            async with self._lock(vm):
+                if not await self._life.adopt(vm):
+                    await self._life.kill(
+                        vm, error={"code": "unavailable", "message": "the daemon was interrupted"}
+                    )
+
+    async def stop_all(self, hurry: asyncio.Event) -> None:
+        """Every running VM is powered off, all at once; `hurry` kills what is left."""
+        self._closing = True
+        stopping = [asyncio.ensure_future(self._stop_for_shutdown(vm_id)) for vm_id in self._life.live]
+        if not stopping:
+            return
+        hurried = asyncio.ensure_future(hurry.wait())
+        everything = asyncio.ensure_future(asyncio.wait(stopping))
+        await asyncio.wait((everything, hurried), return_when=asyncio.FIRST_COMPLETED)
+        for task in (*stopping, hurried):
+            task.cancel()
+        await everything
+        for vm in self._around.vms.list():
+            if vm.state in LIVE:
+                await self._life.kill(vm)
+
+    async def _stop_for_shutdown(self, vm_id: str) -> None:
+        vm = self._around.vms.find(vm_id)
+        if vm is None:
+            return
+        async with self._lock(vm):
+            vm = self._around.vms.find(vm_id)
+            if vm is not None and vm.ephemeral:
+                await self._life.remove(vm)
+            elif vm is not None and vm.state is VmState.RUNNING:
+                await self._life.stop(vm, Silent(), deadline_s=30)
+
+    async def _delete_quietly(self, vm_id: str) -> None:
+        vm = self._around.vms.find(vm_id)
+        if vm is None:
+            return
+        async with self._lock(vm):
+            await self._life.remove(vm)
+
+    # Parts
+
+    def _pick_name(self, untrusted_name: str | None) -> str:
+        taken = {vm.name for vm in self._around.vms.list()}
+        if untrusted_name is not None:
+            name = validate_name(untrusted_name)
+            if name in taken:
+                raise Problem(
+                    Code.ALREADY_EXISTS,
+                    f"there is a VM {name!r} already",
+                    hint=f"choose another --name, or banger vm delete {name}",
+                    outcome=Outcome.NOT_STARTED,
+                )
+            return name
+        while (name := compose_name(self._around.entropy.number())) in taken:
+            pass
+        return name
+
+    def _resolve(self, untrusted_reference: str) -> VmRecord:
+        vms = {vm.id: vm for vm in self._around.vms.list()}
+        return vms[resolve_reference(untrusted_reference, (Named(vm.id, vm.name) for vm in vms.values()))]
+
+    @asynccontextmanager
+    async def _locked(self, untrusted_reference: str) -> AsyncIterator[VmRecord]:
+        """The VM under its lock, as it is once the lock is held."""
+        vm = self._resolve(untrusted_reference)
+        async with self._lock(vm):
+            yield self._resolve(vm.id)
+
+    def _lock(self, vm: VmRecord) -> asyncio.Lock:
+        return self._locks.setdefault(vm.id, asyncio.Lock())
+
+    def _layout(self, vm: VmRecord) -> Layout:
+        return self._around.layouts.of(vm.id)
+
+    def _describe(self, vm: VmRecord) -> VmDetails:
+        posture = self._around.backends.explain(vm)
+        return views.describe(vm, self._layout(vm), posture, self._around.owner_key_path)
+
+    def _touch(self, vm: VmRecord) -> None:
+        """What counts as activity: commands and logins."""
+        self._life.update(vm, last_touched_at=utc_now())
+
+    async def _on_exit(self, vm_id: str, exit_: Exit) -> None:
+        vm = self._around.vms.find(vm_id)
+        if vm is not None:
+            async with self._lock(vm):
+                await self._life.record_exit(vm, exit_)

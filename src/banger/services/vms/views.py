@@ -1,0 +1,67 @@
+"""What callers get to see of a VM: summaries, details, logs, SSH targets. Reads only."""
+
+from pathlib import Path
+
+from banger.api.vm import DiskUse, LogText, Posture, SshTarget, VmDetails, VmSummary
+from banger.base.files import allocated_bytes
+from banger.base.problem import not_found
+from banger.model.vm import LIVE, VmRecord
+from banger.services.vms.layout import Layout
+from banger.services.vms.preparation import host_key_alias
+
+_MAX_LOG_BYTES = 512 * 1024
+_LOOPBACK = "127.0.0.1"
+
+
+def summarize(vm: VmRecord) -> VmSummary:
+    runtime = vm.runtime if vm.state in LIVE else None
+    return VmSummary(
+        id=vm.id,
+        name=vm.name,
+        state=vm.state,
+        image=vm.spec.image,
+        vcpus=vm.spec.vcpus,
+        memory_mib=vm.spec.memory_mib,
+        address=f"{_LOOPBACK}:{runtime.ssh_port}" if runtime else "",
+        backend=runtime.backend if runtime else "",
+        created_at=vm.created_at,
+    )
+
+
+def describe(vm: VmRecord, layout: Layout, posture: Posture, owner_key: Path) -> VmDetails:
+    return VmDetails(
+        vm=vm,
+        posture=posture,
+        disk_use=DiskUse(
+            root_bytes=allocated_bytes(layout.root_disk), work_bytes=allocated_bytes(layout.work_disk)
+        ),
+        directory=str(layout.state),
+        ssh=ssh_target(vm, layout, owner_key) if vm.state in LIVE and vm.runtime else None,
+    )
+
+
+def ssh_target(vm: VmRecord, layout: Layout, owner_key: Path) -> SshTarget:
+    assert vm.runtime is not None
+    return SshTarget(
+        host=_LOOPBACK,
+        port=vm.runtime.ssh_port,
+        user="root",
+        identity_file=str(owner_key),
+        known_hosts_file=str(layout.known_hosts),
+        host_key_alias=host_key_alias(vm.id),
+    )
+
+
+def read_log(vm: VmRecord, layout: Layout, source: str, tail_lines: int | None) -> LogText:
+    """At most the last 512 KiB, so that the reply fits a line of the protocol."""
+    path = layout.log(source)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(max(size - _MAX_LOG_BYTES, 0))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError as error:
+        raise not_found(f"{vm.name} has no {source} log yet", hint=f"banger vm start {vm.name}") from error
+    if tail_lines is not None:
+        text = "".join(text.splitlines(keepends=True)[-tail_lines:]) if tail_lines else ""
+    return LogText(source=source, text=text, truncated=size > _MAX_LOG_BYTES)

@@ -1,0 +1,263 @@
+"""QEMU behind the contract: starts, watches, adopts and ends microvm guests.
+
+Owns the table of watched guests. A start spawns one process and never sleeps: sockets and memory exist
+before QEMU does, its greeting says that the machine is built, and the pidfd says when it has ended.
+"""
+
+import asyncio
+import os
+import re
+from collections import OrderedDict
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from banger.base.problem import Code, Outcome, Problem
+from banger.base.process import Argv, spawn_detached
+from banger.model.machine import Machine, validate_machine
+from banger.vmm.boot_files import verify_disk, verify_initramfs, verify_kernel
+from banger.vmm.contract import Capability, Exit, Handle, Liveness, Place
+from banger.vmm.exits import UNKNOWN
+from banger.vmm.identity import find_process, find_start_time
+from banger.vmm.logs import render_tail, rotate_log
+from banger.vmm.qemu.argv import Accelerator, Descriptors, render_argv
+from banger.vmm.qemu.guest import WatchedGuest, pin_process
+from banger.vmm.qemu.monitor import Monitor
+from banger.vmm.qemu.probe import Verdict, probe_host
+from banger.vmm.qemu.resources import agent_socket_path, control_socket_path, open_descriptors, remove_sockets
+from banger.vmm.qemu.tsc import TscClock
+
+_GREETING_S = 30.0  # building the machine takes 50 ms; a loaded host may take its time
+_ADOPT_S = 5.0
+_KILL_S = 10.0
+_STREAM_LIMIT_BYTES = 256 * 1024
+_REMEMBERED_EXITS = 256
+_PORT_TAKEN = re.compile(r"[Cc]ould not set up host forwarding rule '(?P<rule>[^']*)'")
+
+
+class QemuVmm:
+    """The `Vmm` of QEMU. One per daemon; belongs to the event loop it is first used in."""
+
+    name = "qemu"
+
+    def __init__(
+        self, *, cache: Path | None = None, qemu: str | None = None, accelerator: Accelerator | None = None
+    ) -> None:
+        """`cache` is the file that remembers the probe, `qemu` a configured program; naming an accelerator
+        overrules the probe."""
+        self._cache = cache
+        self._configured = qemu
+        self._accelerator = accelerator
+        self._verdict: Verdict | None = None
+        self._probing = asyncio.Lock()
+        self._clock = TscClock()
+        self._guests: dict[tuple[int, int], WatchedGuest] = {}
+        self._exits: OrderedDict[tuple[int, int], Exit] = OrderedDict()
+
+    async def capabilities(self) -> frozenset[Capability]:
+        verdict = await self.probe()
+        found = {Capability.PAUSE, Capability.USER_NETWORK}
+        if self._choose_accelerator(verdict) is Accelerator.KVM:
+            found.add(Capability.HARDWARE)
+        return frozenset(found)
+
+    async def probe(self) -> Verdict:
+        """The verdict on this host with its reasons, for `doctor`. Raises `unavailable`."""
+        async with self._probing:
+            if self._verdict is None:
+                self._verdict = await probe_host(self._configured, self._cache)
+                if self._choose_accelerator(self._verdict) is Accelerator.TCG:
+                    await asyncio.to_thread(self._clock.khz)
+            return self._verdict
+
+    def _choose_accelerator(self, verdict: Verdict) -> Accelerator:
+        return self._accelerator or (Accelerator.KVM if verdict.kvm else Accelerator.TCG)
+
+    async def start(self, machine: Machine, place: Place) -> Handle:
+        """Raises `conflict` when the port of a forward is taken: choose another and start again."""
+        validate_machine(machine)
+        verdict = await self.probe()
+        verify_kernel(Path(machine.kernel))
+        verify_initramfs(Path(machine.initramfs))
+        for disk in machine.disks:
+            verify_disk(Path(disk.path), read_only=disk.read_only)
+        async with AsyncExitStack() as undo:
+            guest = await self._spawn(machine, place, verdict, undo)
+            guest.monitor = await self._greet(guest, place)
+            self._guests[_key(guest.handle)] = guest
+            undo.pop_all()
+        return guest.handle
+
+    async def _spawn(
+        self, machine: Machine, place: Place, verdict: Verdict, undo: AsyncExitStack
+    ) -> WatchedGuest:
+        accelerator = self._choose_accelerator(verdict)
+        serial_log, vmm_log = Path(place.state) / "serial.log", Path(place.state) / "vmm.log"
+        rotate_log(serial_log)
+        rotate_log(vmm_log)
+        undo.callback(remove_sockets, (agent_socket_path(place), control_socket_path(place)))
+        with open_descriptors(place, machine.memory_mib) as (descriptors, memory):
+            argv = render_argv(
+                machine,
+                qemu=verdict.qemu,
+                accelerator=accelerator,
+                tsc_khz=self._clock.khz() if accelerator is Accelerator.TCG else None,
+                descriptors=descriptors,
+                serial_log=str(serial_log),
+            )
+            process = await _spawn_qemu(argv, descriptors, place, vmm_log)
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError as error:  # ended and was reaped before we looked
+            raise _explain_failure(place, gone=True) from error
+        start_time = find_start_time(process.pid)
+        pin_process(process)
+        handle = Handle(
+            backend=self.name,
+            pid=process.pid,
+            start_time=start_time or 0,  # already gone: the greeting will say so
+            agent_socket=agent_socket_path(place),
+            control_socket=control_socket_path(place),
+            accelerator=accelerator.value,
+            memory=memory,
+            serial_log=str(serial_log),
+        )
+        guest = WatchedGuest(handle, pidfd, process)
+        undo.push_async_callback(_destroy, guest)
+        return guest
+
+    async def _greet(self, guest: WatchedGuest, place: Place) -> Monitor:
+        try:
+            async with asyncio.timeout(_GREETING_S):
+                return await Monitor.connect(guest.handle.control_socket)
+        except (ConnectionError, TimeoutError) as error:
+            raise _explain_failure(place, gone=not isinstance(error, TimeoutError)) from error
+
+    async def wait_exit(self, handle: Handle) -> Exit:
+        guest = self._find(handle)
+        if guest is None:
+            return self._exits.get(_key(handle), Exit(clean=False, reason=UNKNOWN))
+        verdict = await guest.wait_exit()
+        self._guests.pop(_key(handle), None)
+        self._exits[_key(handle)] = verdict
+        while len(self._exits) > _REMEMBERED_EXITS:
+            self._exits.popitem(last=False)
+        return verdict
+
+    async def stop(self, handle: Handle, *, deadline_s: float) -> Exit:
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self.wait_exit(handle)
+        except TimeoutError:
+            return await self.kill(handle)
+
+    async def kill(self, handle: Handle) -> Exit:
+        guest = self._find(handle)
+        if guest is not None:
+            guest.kill()
+        try:
+            async with asyncio.timeout(_KILL_S):
+                return await self.wait_exit(handle)
+        except TimeoutError as error:
+            raise Problem(
+                Code.OPERATION_FAILED,
+                f"QEMU (pid {handle.pid}) is still there {_KILL_S:.0f} s after SIGKILL",
+                hint=f"ps -o pid,stat,wchan,args {handle.pid}",
+                outcome=Outcome.UNKNOWN,
+            ) from error
+
+    async def adopt(self, handle: Handle) -> Liveness:
+        guest = self._find(handle)
+        if guest is None:
+            remove_sockets((handle.agent_socket, handle.control_socket))
+            return Liveness.GONE
+        try:
+            async with asyncio.timeout(_ADOPT_S):
+                if guest.monitor is None:
+                    guest.monitor = await Monitor.connect(handle.control_socket)
+                status = await guest.monitor.execute("query-status")
+        except (ConnectionError, TimeoutError, Problem) as error:
+            if self._find(handle) is None or guest.gone.done():
+                return Liveness.GONE
+            raise Problem(
+                Code.UNAVAILABLE,
+                f"QEMU (pid {handle.pid}) is alive and does not answer on {handle.control_socket}",
+                outcome=Outcome.UNKNOWN,
+            ) from error
+        return Liveness.RUNNING if status["running"] else Liveness.PAUSED
+
+    async def pause(self, handle: Handle) -> None:
+        await (await self._get_monitor(handle)).execute("stop")
+
+    async def resume(self, handle: Handle) -> None:
+        await (await self._get_monitor(handle)).execute("cont")
+
+    async def connect_agent(self, handle: Handle) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        try:
+            return await asyncio.open_unix_connection(handle.agent_socket, limit=_STREAM_LIMIT_BYTES)
+        except OSError as error:
+            raise _not_running(handle) from error
+
+    async def close(self) -> None:
+        guests, self._guests = list(self._guests.values()), {}
+        for guest in guests:
+            await guest.release()
+
+    def _find(self, handle: Handle) -> WatchedGuest | None:
+        """The guest as known, or watched from now on if it is alive; None when it is gone."""
+        key = _key(handle)
+        if key in self._guests:
+            return self._guests[key]
+        pidfd = find_process(handle.pid, handle.start_time)
+        if pidfd is None:
+            return None
+        self._guests[key] = WatchedGuest(handle, pidfd, None)
+        return self._guests[key]
+
+    async def _get_monitor(self, handle: Handle) -> Monitor:
+        if await self.adopt(handle) is Liveness.GONE:
+            raise _not_running(handle)
+        monitor = self._guests[_key(handle)].monitor
+        assert monitor is not None
+        return monitor
+
+
+def _key(handle: Handle) -> tuple[int, int]:
+    return handle.pid, handle.start_time
+
+
+async def _spawn_qemu(
+    argv: Argv, descriptors: Descriptors, place: Place, log: Path
+) -> asyncio.subprocess.Process:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        return await spawn_detached(
+            argv, cwd=Path(place.state), stdout=output, stderr=output, pass_fds=descriptors
+        )
+    finally:
+        os.close(output)
+
+
+async def _destroy(guest: WatchedGuest) -> None:
+    """Undoes a start; goes on to the end when the caller is cancelled once more."""
+    guest.kill()
+    await asyncio.shield(guest.wait_exit())
+
+
+def _explain_failure(place: Place, *, gone: bool) -> Problem:
+    """Why there was no greeting, in QEMU's own last words."""
+    state = Path(place.state)
+    words = [render_tail(state / name, 8) for name in ("vmm.log", "serial.log")]
+    detail = "\n".join(word for word in words if word) or None
+    if detail is not None and (taken := _PORT_TAKEN.search(detail)):
+        return Problem(
+            Code.CONFLICT,
+            f"the host port of {taken['rule']} is taken",
+            detail=detail,
+            outcome=Outcome.NOT_STARTED,
+        )
+    what = "ended before the guest began" if gone else f"did not answer within {_GREETING_S:.0f} s"
+    return Problem(Code.OPERATION_FAILED, f"QEMU {what}", detail=detail, hint=f"less {state}/vmm.log")
+
+
+def _not_running(handle: Handle) -> Problem:
+    return Problem(Code.NOT_RUNNING, f"QEMU (pid {handle.pid}) is not running", outcome=Outcome.NOT_STARTED)
