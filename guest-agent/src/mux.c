@@ -50,6 +50,11 @@ static void open_channel(struct mux *mux, const struct frame *frame) {
     }
     mux->channels[mux->count++] = channel;
     mux->open(mux->context, channel, load_u16(frame->payload), fields_of(frame->payload + 2, frame->length - 2));
+    // A request that is already answered gives its place back, so that a burst of small ones never fills the table.
+    if (!channel->pid && channel_settle(channel, &mux->queue)) {
+        channel_free(channel);
+        mux->count--;
+    }
 }
 
 static void control(struct channel *channel, const struct frame *frame) {

@@ -7,11 +7,11 @@
 
 #include "channel.h"
 
-enum { WORKER_STDIN = 1, WORKER_STDOUT = 2 };
+
 
 typedef void worker_function(struct fields request);
 
-// Forks; the child never returns. On failure the channel has its END.
+// Forks; the child never returns. streams: a bit per descriptor number 0 and 1. On failure the channel has its END.
 void worker_start(struct channel *channel, worker_function *function, struct fields request, int streams);
 
 // For code that runs in the child

@@ -45,7 +45,9 @@ class ImageBuild(Request[ImageManifest]):
     """Builds an image: the default one, or from a tar archive of any userland."""
 
     image: Annotated[str, field("name of the image", positional=True, metavar="IMAGE")] = "debian-bookworm"
-    from_tar: Annotated[str | None, field("root file system as tar, plain or compressed", flag="from-tar")] = None
+    from_tar: Annotated[
+        str | None, field("root file system as tar, plain or compressed", flag="from-tar")
+    ] = None
     packages: Annotated[list[str], field("additional package, repeatable", flag="package")] = []
     size_bytes: Annotated[int | None, field("size of the root file system", flag="size", unit="bytes")] = None
     force: Annotated[bool, field("build again even if it is there", short="f")] = False

@@ -42,9 +42,7 @@ METHODS: dict[str, type[Request[Any]]] = {}
 C = TypeVar("C", bound=type[Request[Any]])
 
 
-def declare(
-    method: str, *, effect: Effect = Effect.READ, kind: Kind = Kind.IMMEDIATE
-) -> Callable[[C], C]:
+def declare(method: str, *, effect: Effect = Effect.READ, kind: Kind = Kind.IMMEDIATE) -> Callable[[C], C]:
     """Enters a request class into the registry under its name on the wire."""
 
     def enter(cls: C) -> C:

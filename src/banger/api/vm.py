@@ -100,7 +100,9 @@ class VmCreate(Request[VmDetails]):
     image: Annotated[str | None, field("image to boot; default debian-bookworm")] = None
     kernel: Annotated[str | None, field("kernel to boot; default the image's own choice")] = None
     vcpus: Annotated[int | None, field("number of virtual CPUs", flag="vcpu", metavar="N")] = None
-    memory_mib: Annotated[int | None, field("memory, for example 2G", flag="memory", unit="mib", short="m")] = None
+    memory_mib: Annotated[
+        int | None, field("memory, for example 2G", flag="memory", unit="mib", short="m")
+    ] = None
     disk_size_bytes: Annotated[
         int | None, field("size of the work disk at /root", flag="disk-size", unit="bytes")
     ] = None
@@ -127,7 +129,9 @@ class VmStop(Request[VmDetails]):
     """Asks the guest to sync and power off; kills it at the deadline."""
 
     vm: VmReference
-    timeout_s: Annotated[float, field("deadline before the VM is killed", flag="timeout", unit="seconds")] = 30.0
+    timeout_s: Annotated[float, field("deadline before the VM is killed", flag="timeout", unit="seconds")] = (
+        30.0
+    )
 
 
 @declare("vm.restart", effect=Effect.CHANGE, kind=Kind.OPERATION)
@@ -135,7 +139,9 @@ class VmRestart(Request[VmDetails]):
     """Stops and starts a VM."""
 
     vm: VmReference
-    timeout_s: Annotated[float, field("deadline before the VM is killed", flag="timeout", unit="seconds")] = 30.0
+    timeout_s: Annotated[float, field("deadline before the VM is killed", flag="timeout", unit="seconds")] = (
+        30.0
+    )
 
 
 @declare("vm.kill", effect=Effect.DESTROY, kind=Kind.OPERATION)
@@ -174,7 +180,9 @@ class VmLogs(Request[LogText]):
 
     vm: VmReference
     source: Annotated[str, field("serial or vmm", choices=["serial", "vmm"])] = "serial"
-    tail_lines: Annotated[int | None, field("only the last N lines", flag="tail", short="n", metavar="N")] = None
+    tail_lines: Annotated[int | None, field("only the last N lines", flag="tail", short="n", metavar="N")] = (
+        None
+    )
 
 
 @declare("vm.exec", effect=Effect.CHANGE, kind=Kind.STREAM)
@@ -184,7 +192,9 @@ class VmExec(Request[Nothing]):
     vm: VmReference
     argv: Annotated[list[str], field("the command", positional=True, metavar="CMD")]
     env: Annotated[list[str], field("KEY=VALUE, repeatable", short="e")] = []
-    cwd: Annotated[str | None, field("working directory; default the user's home", flag="workdir", short="w")] = None
+    cwd: Annotated[
+        str | None, field("working directory; default the user's home", flag="workdir", short="w")
+    ] = None
     user: Annotated[str | None, field("user name or uid[:gid]; default root", short="u")] = None
     pty: Annotated[bool, field("allocate a terminal", flag="tty", short="t")] = False
     stdin: Annotated[bool, field("keep stdin open", flag="interactive", short="i")] = False

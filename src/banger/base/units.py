@@ -28,11 +28,9 @@ def render_size(size_bytes: int) -> str:
     """`1.5 GiB`: one digit after the point below ten, none above."""
     if size_bytes < KIB:
         return f"{size_bytes} B"
-    value, unit = float(size_bytes), "B"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        value /= 1024
-        if value < 1024:
-            break
+    scale = min((size_bytes.bit_length() - 1) // 10, 4)
+    value = size_bytes / 1024**scale
+    unit = ("B", "KiB", "MiB", "GiB", "TiB")[scale]
     return f"{value:.0f} {unit}" if value >= 10 or value == int(value) else f"{value:.1f} {unit}"
 
 

@@ -13,15 +13,16 @@ It opens the store, builds adapters and services, and closes them when the block
 (daemon.status/stop/ping, operation.list/show/watch/cancel). Its form follows the method's kind and is
 checked at start by `dispatch.check_handlers`:
 
-- IMMEDIATE: `def handler(request) -> result`, or `async def` where it waits. The plain form is quicker (no task)
-  and right for whatever only reads the store. It must be quick: it runs on the event loop.
+- IMMEDIATE: `def handler(request) -> result`, or `async def` where it waits. The plain form is quicker (no
+  task) and right for whatever only reads the store; it runs on the event loop and must not block.
 - OPERATION: `OperationHandler(work=async (request, progress) -> result, subject=(request) -> str)`.
   `subject` names what is worked on and may raise Problem: nothing has started then.
-- STREAM: `async def handler(request, stream: CommandStream) -> None`, which calls `accept`, then `finish` once;
-  a Problem raised instead is sent to the caller.
+- STREAM: `async def handler(request, stream: CommandStream) -> None`, which calls `accept`, then `finish`
+  once; a Problem raised instead, before or after `accept`, is sent to the caller.
 
-The first parameter's annotation, when there is one, must be the method's request class. Results are instances of
-the method's result type. Handlers raise Problem; CancelledError means that the caller has gone or the daemon ends.
+The first parameter's annotation, when there is one, must be the method's request class. Results are instances
+of the result type. Handlers raise Problem; CancelledError means that the caller has gone or the daemon
+ends.
 """
 
 import asyncio
@@ -57,8 +58,8 @@ class VmCounts(NamedTuple):
 class Services(NamedTuple):
     """All that the daemon needs of the services.
 
-    `stop_vms(hurry)` is awaited once at shutdown, after calls and operations have ended: it stops every running
-    VM within a deadline of its own; when the event `hurry` is set (a second signal) it kills what is left.
+    `stop_vms(hurry)` is awaited once at shutdown, after calls and operations have ended: it stops every
+    running VM within its own deadline; when the event `hurry` is set (a second signal) it kills the rest.
     The store must stay open until the block ends: operations are recorded until then.
     """
 

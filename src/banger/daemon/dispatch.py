@@ -7,7 +7,7 @@ exception is caught: nothing a handler raises may end the daemon, and every erro
 import asyncio
 import inspect
 import logging
-import secrets
+import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from banger.api.method import MAX_LINE_BYTES, PROTOCOL_VERSION, Kind, Request
+from banger.api.method import MAX_LINE_BYTES, PROTOCOL_VERSION, Kind
 from banger.api.registry import METHODS
 from banger.base.log import operation_id
 from banger.base.problem import Code, Outcome, Problem, bad_request
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _OP_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _MAX_OP_ID = 64
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's, in ASCII order, so that ids sort by time
+_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
+_random = random.Random()  # noqa: S311 (ids are to differ, not to be secret)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -75,13 +77,24 @@ class _Entry(NamedTuple):
     waits: bool
 
 
+class _Call(NamedTuple):
+    method: str
+    op_id: str
+    handler: OperationHandler
+    request: Any
+
+
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 def mint_operation_id() -> str:
     """`op-` and 13 characters: 45 bits of milliseconds, 20 of chance; sorts by time."""
-    number = (time.time_ns() // 1_000_000 & (1 << 45) - 1) << 20 | secrets.randbits(20)
-    return "op-" + "".join([_BASE32[number >> shift & 31] for shift in range(60, -1, -5)])
+    now = time.time_ns() // 1_000_000
+    chance = _random.getrandbits(20)
+    return (
+        f"op-{_PAIRS[now >> 40 & 31][1]}{_PAIRS[now >> 30 & 1023]}{_PAIRS[now >> 20 & 1023]}"
+        f"{_PAIRS[now >> 10 & 1023]}{_PAIRS[now & 1023]}{_PAIRS[chance >> 10]}{_PAIRS[chance & 1023]}"
+    )
 
 
 def render_error(op_id: str, problem: Problem) -> bytes:
@@ -104,7 +117,7 @@ def render_result(op_id: str, result: Any) -> bytes:
 class Dispatch:
     """The table of methods. `refusal`, once set, answers every further call."""
 
-    def __init__(self, handlers: "Handlers | dict[str, Any]", operations: Operations) -> None:
+    def __init__(self, handlers: Handlers | dict[str, Any], operations: Operations) -> None:
         check_handlers(handlers)
         self._operations = operations
         self.refusal: Problem | None = None
@@ -129,10 +142,7 @@ class Dispatch:
                 return self._refuse_envelope(line, error)
             if version != PROTOCOL_VERSION:
                 raise _refuse_version(version)
-            if envelope.op is None:
-                op_id = mint_operation_id()
-            else:
-                op_id = _adopt_operation_id(envelope.op)
+            op_id = mint_operation_id() if envelope.op is None else _adopt_operation_id(envelope.op)
             if self.refusal is not None:
                 raise self.refusal
             return self._call(envelope, op_id, caller)
@@ -152,15 +162,14 @@ class Dispatch:
             request = entry.decode(envelope.params)
         except (ValueError, RecursionError) as error:
             raise explain_mismatch(envelope.method, envelope.params, error) from error
-        handler = entry.handler
-        if envelope.detach and (entry.kind is not Kind.OPERATION or isinstance(handler, WatchHandler)):
-            raise bad_request(f"{envelope.method} is no operation and cannot be detached")
+        handler: Any = entry.handler
         if isinstance(handler, OperationHandler):
+            call = _Call(envelope.method, op_id, handler, request)
             if envelope.detach:
-                return _guard_plain(op_id, lambda: self._begin(envelope.method, op_id, handler, request).snapshot())
-            return Pending(
-                op_id, lambda: _guard(op_id, self._attend(envelope.method, op_id, handler, request, caller))
-            )
+                return _guard_plain(op_id, lambda: self._begin(call).snapshot())
+            return Pending(op_id, lambda: _guard(op_id, self._attend(call, caller)))
+        if envelope.detach:
+            raise bad_request(f"{envelope.method} begins no operation and cannot be detached")
         if isinstance(handler, WatchHandler):
             return Pending(op_id, lambda: _guard(op_id, self._watch(handler, op_id, request, caller)))
         if entry.kind is Kind.STREAM:
@@ -169,17 +178,18 @@ class Dispatch:
             return Pending(op_id, lambda: _guard(op_id, handler(request)))
         return _guard_plain(op_id, lambda: handler(request))
 
-    def _begin(self, method: str, op_id: str, handler: OperationHandler, request: Request[Any]) -> Running:
+    def _begin(self, call: _Call) -> Running:
+        handler, request = call.handler, call.request
         subject = handler.subject(request)
-        return self._operations.begin(op_id, method, subject, lambda progress: handler.work(request, progress))
+        return self._operations.begin(
+            call.op_id, call.method, subject, lambda progress: handler.work(request, progress)
+        )
 
-    async def _attend(
-        self, method: str, op_id: str, handler: OperationHandler, request: Request[Any], caller: Caller
-    ) -> Any:
+    async def _attend(self, call: _Call, caller: Caller) -> Any:
         """An operation whose caller stays: if it leaves, the work is cancelled, and undoes itself alone."""
-        running = self._begin(method, op_id, handler, request)
+        running = self._begin(call)
         try:
-            await _push_events(running, op_id, caller)
+            await _push_events(running, call.op_id, caller)
             ended = await running.wait()
         except asyncio.CancelledError:
             running.cancel()
@@ -189,9 +199,7 @@ class Dispatch:
         assert ended.error is not None
         raise Problem.from_data(ended.error)
 
-    async def _watch(
-        self, handler: WatchHandler, op_id: str, request: Request[Any], caller: Caller
-    ) -> Operation:
+    async def _watch(self, handler: WatchHandler, op_id: str, request: Any, caller: Caller) -> Operation:
         found = handler.find(request)
         if isinstance(found, Operation):
             return found
@@ -211,7 +219,7 @@ class Dispatch:
 
 
 async def _push_events(running: Running, op_id: str, caller: Caller) -> None:
-    async with aclosing(running.events()) as events:  # type: ignore[type-var]
+    async with aclosing(running.events()) as events:
         async for event in events:
             await caller.send(_encode({"op": op_id, "event": event}) + b"\n")
 
@@ -278,7 +286,7 @@ def _adopt_operation_id(untrusted_op: str) -> str:
     return untrusted_op
 
 
-def check_handlers(handlers: "Handlers | dict[str, Any]") -> None:
+def check_handlers(handlers: Handlers | dict[str, Any]) -> None:
     """Every method of METHODS has one handler whose form fits its kind. Raises AssertionError."""
     assert set(handlers) == set(METHODS), sorted(set(handlers) ^ set(METHODS))
     for method, request in METHODS.items():

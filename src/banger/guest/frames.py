@@ -44,8 +44,23 @@ class Stream(IntEnum):
     STDERR = 2
 
 
-_LAST_TYPE = max(FrameType)
-_LAST_STREAM = max(Stream)
+# By type: shortest and longest payload, highest stream. Type 0 and unknown types fit nothing.
+_OPENING_BYTES = len(MAGIC) + NONCE_BYTES
+_SHAPES = (
+    (1, 0, 0),
+    (_OPENING_BYTES, MAX_PAYLOAD_BYTES, 0),  # HELLO
+    (_OPENING_BYTES, MAX_PAYLOAD_BYTES, 0),  # WELCOME
+    (2, MAX_PAYLOAD_BYTES, 0),  # OPEN
+    (0, MAX_PAYLOAD_BYTES, 0),  # STARTED
+    (0, MAX_PAYLOAD_BYTES, Stream.STDERR),  # DATA
+    (0, 0, Stream.STDERR),  # EOF
+    (4, 4, Stream.STDERR),  # WINDOW
+    (2, MAX_PAYLOAD_BYTES, 0),  # CONTROL
+    (0, 0, 0),  # CLOSE
+    (4, MAX_PAYLOAD_BYTES, 0),  # END
+    (1, 0, 0),
+)
+_UNKNOWN_TYPE = len(_SHAPES) - 1
 
 
 class MalformedFrame(ValueError):
@@ -120,11 +135,12 @@ class FrameParser:
         if body > len(buffer):
             return None
         frame_type, stream, zero, channel, length = _HEADER.unpack_from(buffer, start)
+        shortest, longest, streams = _SHAPES[min(frame_type, _UNKNOWN_TYPE)]
         if (
-            not 1 <= frame_type <= _LAST_TYPE
-            or stream > _LAST_STREAM
+            not shortest <= length <= longest
+            or stream > streams
             or zero != 0
-            or length > MAX_PAYLOAD_BYTES
+            or (channel == 0) != (frame_type <= FrameType.WELCOME)
         ):
             raise MalformedFrame(f"frame header {buffer[start:body].hex()} is malformed")
         end = body + length
@@ -153,7 +169,7 @@ class OpeningSearch:
             header = at - HEADER_BYTES
             if header >= 0 and buffer.startswith(self._start, header):
                 length = _U32.unpack_from(buffer, at - 4)[0]
-                if len(MAGIC) + NONCE_BYTES <= length <= MAX_PAYLOAD_BYTES:
+                if _OPENING_BYTES <= length <= MAX_PAYLOAD_BYTES:
                     return buffer[header:]
             at = buffer.find(self._needle, at + 1)
         self._tail = buffer[-(HEADER_BYTES + len(self._needle) - 1) :]

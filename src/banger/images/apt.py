@@ -84,7 +84,9 @@ async def download_package(package: Package, directory: Path) -> Path:
         raise
     found = sorted(directory.glob("*.deb"))
     if len(found) != 1:
-        raise Problem(Code.OPERATION_FAILED, f"apt-get downloads {len(found)} files for {package.name}, not one")
+        raise Problem(
+            Code.OPERATION_FAILED, f"apt-get downloads {len(found)} files for {package.name}, not one"
+        )
     return found[0]
 
 

@@ -106,7 +106,10 @@ def copy_archive(
         ) from error
     except FileNotFoundError as error:
         raise Problem(
-            Code.NOT_FOUND, f"there is no file {source}", hint=f"ls {source.parent}", outcome=Outcome.NOT_STARTED
+            Code.NOT_FOUND,
+            f"there is no file {source}",
+            hint=f"ls {source.parent}",
+            outcome=Outcome.NOT_STARTED,
         ) from error
     except (IsADirectoryError, PermissionError) as error:
         raise bad_request(f"{source} cannot be read: {error.strerror}") from error
@@ -119,7 +122,9 @@ def _open_archive(source: Path) -> Iterator[tarfile.TarFile]:
         file.seek(0)
         if head == _ZSTD_MAGIC:
             with (
-                zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(file, read_across_frames=True) as raw,
+                zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
+                    file, read_across_frames=True
+                ) as raw,
                 _open_tar(cast(BinaryIO, raw), "r|") as archive,
             ):
                 yield archive

@@ -36,7 +36,10 @@ def plan_disk(
         *("-O", f"{_FEATURES},has_journal,resize_inode"),
         *("-J", f"size={journal_mib}"),
         *("-m", "0", "-L", label),
-        *("-E", f"resize={_GROWTH_LIMIT_BLOCKS},lazy_itable_init=1,assume_storage_prezeroed=1,root_owner=0:0"),
+        *(
+            "-E",
+            f"resize={_GROWTH_LIMIT_BLOCKS},lazy_itable_init=1,assume_storage_prezeroed=1,root_owner=0:0",
+        ),
         *(("-d", str(tree)) if tree is not None else ()),
         str(target),
         f"{size_bytes // 1024}k",

@@ -75,7 +75,9 @@ def find_modules(tree: Path) -> Path:
     """The one /lib/modules/RELEASE of an unpacked package; before or after the merge of /usr."""
     found = [path for place in ("lib", "usr/lib") for path in (tree / place / "modules").glob("*")]
     if len(found) != 1 or not _RELEASE.fullmatch(found[0].name):
-        raise Problem(Code.OPERATION_FAILED, f"the kernel package holds modules of {len(found)} releases, not one")
+        raise Problem(
+            Code.OPERATION_FAILED, f"the kernel package holds modules of {len(found)} releases, not one"
+        )
     if found[0].parent.parent != tree / "lib":
         (tree / "lib").symlink_to("usr/lib")  # where depmod -b looks
     return tree / "lib" / "modules" / found[0].name

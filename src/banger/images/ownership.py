@@ -47,9 +47,7 @@ async def _find_namespace(*, subordinate: bool) -> Argv | None:
         return None
     prefix = plan_namespace(str(unshare), subordinate=subordinate)
     # Sysctls and security modules forbid namespaces in many ways: try it.
-    answer = await run_tool(
-        (*prefix, "/bin/sh", "-c", "echo yes"), timeout_s=_PROBE_TIMEOUT_S, check=False
-    )
+    answer = await run_tool((*prefix, "/bin/sh", "-c", "echo yes"), timeout_s=_PROBE_TIMEOUT_S, check=False)
     return prefix if answer == b"yes\n" else None
 
 

@@ -19,7 +19,7 @@ from banger.model.image import ImageRecipe
 SPACE_BYTES = 1536 * 1024**2  # packages, chroot, archive and tree at once; measured 1.1 GiB
 
 _TIMEOUT_S = 3600.0
-_BASE_PACKAGES = (
+BASE_PACKAGES = (
     "systemd-sysv",
     "dbus",
     "openssh-server",
@@ -43,7 +43,7 @@ _BASE_PACKAGES = (
 
 def plan_bootstrap(mmdebstrap: str, recipe: ImageRecipe, archive: Path, *, mode: str) -> Argv:
     """mmdebstrap writing a tar archive, numeric owners and file capabilities included."""
-    packages = dict.fromkeys((*_BASE_PACKAGES, *recipe.packages))
+    packages = dict.fromkeys((*BASE_PACKAGES, *recipe.packages))
     return (
         mmdebstrap,
         f"--mode={mode}",

@@ -37,7 +37,9 @@ async def run_told(
     """Runs a tool that talks, each line of its stderr becoming a line of progress."""
     tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
     extra_env = None if tmpdir is None else {"TMPDIR": str(tmpdir)}
-    async with start_process(argv, cwd=cwd, extra_env=extra_env, stdout=asyncio.subprocess.DEVNULL) as process:
+    async with start_process(
+        argv, cwd=cwd, extra_env=extra_env, stdout=asyncio.subprocess.DEVNULL
+    ) as process:
         assert process.stderr is not None
         try:
             async with asyncio.timeout(timeout_s):
@@ -77,7 +79,9 @@ def render_problem(argv: Argv, status: int, stderr: bytes) -> Problem:
     name = Path(argv[0]).name
     detail = render_failure(argv, status, stderr)
     if _FULL_DISK.search(stderr):
-        return Problem(Code.NO_SPACE, f"the disk is full ({name})", detail=detail, hint="banger image list; df -h")
+        return Problem(
+            Code.NO_SPACE, f"the disk is full ({name})", detail=detail, hint="banger image list; df -h"
+        )
     return Problem(Code.OPERATION_FAILED, f"{name} failed", detail=detail)
 
 

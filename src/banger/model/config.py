@@ -87,7 +87,11 @@ def _explain(message: str, data: dict[str, Any]) -> tuple[str, str]:
 
 def _refused(file: str, text: str, key: str, reason: str) -> Problem:
     line = next(
-        (number for number, line in enumerate(text.splitlines(), 1) if re.match(rf"\s*\[?{re.escape(key)}\b", line)),
+        (
+            number
+            for number, line in enumerate(text.splitlines(), 1)
+            if re.match(rf"\s*\[?{re.escape(key)}\b", line)
+        ),
         1,
     )
     return bad_request(f"{file}:{line}: {key}: {reason}", hint="see docs/reference/config.md for the keys")

@@ -1,16 +1,23 @@
 """Kernels: what a VM boots, and the manifest that describes one in managed storage."""
 
+from typing import Literal
+
 import msgspec
+
+DEFAULT_KERNEL = "debian-cloud"
 
 
 class KernelManifest(msgspec.Struct, frozen=True, kw_only=True):
     """`manifest.json` of a managed kernel; written last, so that a kernel without one does not exist.
 
-    File names are relative to the kernel's directory. `modules_image` is a read-only ext4 that the guest
-    mounts at /lib/modules/RELEASE; a kernel with everything built in has none.
+    `id` names this one build. File names are relative to the kernel's directory. `modules_image` is a
+    read-only ext4 that the guest mounts at /lib/modules/RELEASE; a kernel with everything built in has none.
+    `guest_program_sha256` says which guest program the base initramfs carries. `files` are the sizes of all
+    files, to notice a damaged one.
     """
 
     name: str
+    id: str = ""
     release: str
     architecture: str
     source: str
@@ -20,9 +27,11 @@ class KernelManifest(msgspec.Struct, frozen=True, kw_only=True):
     vmlinux_sha256: str
     base_initramfs: str = "base.cpio"
     base_initramfs_sha256: str
+    guest_program_sha256: str = ""
     boot_modules: tuple[str, ...] = ()
     modules_image: str | None = None
     size_bytes: int = 0
+    files: dict[str, int] = {}
 
 
 class KernelCatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +39,6 @@ class KernelCatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     description: str
-    method: str  # "debian-package" | "linux-source"
+    method: Literal["debian-package", "linux-source"]
     package: str
     default: bool = False

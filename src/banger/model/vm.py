@@ -60,7 +60,9 @@ class VmRuntime(msgspec.Struct, frozen=True, kw_only=True):
     agent_socket: str
     control_socket: str
     accelerator: str
-    ssh_port: int
+    memory: str = ""
+    serial_log: str = ""
+    ssh_port: int = 0
     forwards: tuple[PortForward, ...] = ()
     boot_id: str = ""
 
@@ -99,13 +101,15 @@ def validate_spec(spec: VmSpec) -> VmSpec:
         raise bad_request(f"{spec.vcpus} vCPUs are not possible", hint=f"--vcpu takes 1 to {MAX_VCPUS}")
     if not MIN_MEMORY_MIB <= spec.memory_mib <= MAX_MEMORY_MIB:
         raise bad_request(
-            f"{spec.memory_mib} MiB of memory are not possible", hint="--memory takes 64M to 1T, for example 2G"
+            f"{spec.memory_mib} MiB of memory are not possible",
+            hint="--memory takes 64M to 1T, for example 2G",
         )
     sizes = (("--disk-size", spec.disk_size_bytes), ("--system-overlay-size", spec.system_overlay_size_bytes))
     for flag, size in sizes:
         if not MIN_DISK_BYTES <= size <= MAX_DISK_BYTES:
             raise bad_request(
-                f"a disk of {render_size(size)} is not possible", hint=f"{flag} takes 64M to 16T, for example 20G"
+                f"a disk of {render_size(size)} is not possible",
+                hint=f"{flag} takes 64M to 16T, for example 20G",
             )
     return spec
 

@@ -12,4 +12,6 @@ async def check(around: CheckSurroundings) -> Finding:
         return failed("guest program", f"{around.guest_program}: {error.strerror}", "make guest-program")
     if head != b"\x7fELF":
         return failed("guest program", f"{around.guest_program} is no program", "make guest-program")
-    return passed("guest program", f"{around.guest_program.name}, {around.guest_program.stat().st_size // 1024} KiB")
+    return passed(
+        "guest program", f"{around.guest_program.name}, {around.guest_program.stat().st_size // 1024} KiB"
+    )

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from banger.api.system import Finding
-from banger.base.process import find_tool, get_tool, run
 from banger.base.problem import Problem
+from banger.base.process import find_tool, get_tool, run
 from banger.services.checks.contract import CheckSurroundings, failed, passed, warned
 
 _TOOLS = {
@@ -35,7 +35,9 @@ async def _check_namespace() -> Finding:
     """An unprivileged build keeps owners by mapping a range of uids; that is tried."""
     if find_tool("newuidmap") is None:
         return warned(
-            "image tools", "images cannot be built without root: uidmap is missing", "sudo apt-get install uidmap"
+            "image tools",
+            "images cannot be built without root: uidmap is missing",
+            "sudo apt-get install uidmap",
         )
     try:
         unshare = get_tool("unshare", package="util-linux")

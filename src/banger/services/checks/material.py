@@ -16,4 +16,6 @@ async def check(around: CheckSurroundings) -> Finding:
             f"{' and '.join(missing)} will be made by the first VM (a minute or two)",
             f"banger image build {around.config.default_image}",
         )
-    return passed("kernel and image", f"{around.config.default_kernel} and {around.config.default_image} are here")
+    return passed(
+        "kernel and image", f"{around.config.default_kernel} and {around.config.default_image} are here"
+    )

@@ -9,7 +9,11 @@ from banger.services.checks.contract import CheckSurroundings, failed, passed
 
 
 async def check(around: CheckSurroundings) -> Finding:
-    for path, mode in ((around.paths.runtime, 0o700), (around.paths.state, 0o700), (around.paths.socket, 0o600)):
+    for path, mode in (
+        (around.paths.runtime, 0o700),
+        (around.paths.state, 0o700),
+        (around.paths.socket, 0o600),
+    ):
         try:
             state = Path(path).lstat()
         except FileNotFoundError:

@@ -8,5 +8,7 @@ from banger.services.checks.contract import CheckSurroundings, passed, warned
 async def check(around: CheckSurroundings) -> Finding:
     found = find_tool("ssh")
     if found is None:
-        return warned("ssh client", "`banger vm ssh` has no ssh to run", "sudo apt-get install openssh-client")
+        return warned(
+            "ssh client", "`banger vm ssh` has no ssh to run", "sudo apt-get install openssh-client"
+        )
     return passed("ssh client", str(found))

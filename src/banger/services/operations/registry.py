@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
@@ -102,7 +102,7 @@ class Running:
             self._operation, stages=tuple(self._stages), stage=self._stage, detail=self._detail
         )
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """History first, then what happens, until the end. Close it (`aclosing`) when leaving early."""
         watcher = _Watcher(self._render_history())
         self._watchers.add(watcher)
@@ -216,7 +216,10 @@ class Operations:
         return len(self._live)
 
     def begin(self, op_id: str, kind: str, subject: str, work: Work) -> Running:
-        """Starts `work` in a task of its own. Raises `already_exists`, or what the store says; then nothing runs."""
+        """Starts `work` in a task of its own.
+
+        Raises `already_exists`, or what the store says about the new record; nothing runs then.
+        """
         if self._closed:
             raise Problem(Code.UNAVAILABLE, "the daemon is shutting down", outcome=Outcome.NOT_STARTED)
         if self._find(op_id) is not None:

@@ -21,6 +21,7 @@ from banger.guest.link import Link, Welcome
 from banger.model.kernel import KernelManifest
 from banger.model.machine import Machine, UserNetwork
 from banger.model.vm import Stage, VmRecord, VmRuntime
+from banger.network.user import SSH_PORT
 from banger.services.vms.layout import Layout
 from banger.services.vms.live import LiveVm
 from banger.vmm.contract import Handle, Vmm
@@ -121,13 +122,8 @@ def _write_initramfs(plan: BootPlan) -> None:
 def _runtime(handle: Handle, plan: BootPlan) -> VmRuntime:
     forwards = plan.network.forwards
     return VmRuntime(
-        backend=handle.backend,
-        pid=handle.pid,
-        start_time=handle.start_time,
-        agent_socket=handle.agent_socket,
-        control_socket=handle.control_socket,
-        accelerator=handle.accelerator,
-        ssh_port=next((f.host_port for f in forwards if f.guest_port == 22), 0),
+        **msgspec.structs.asdict(handle),
+        ssh_port=next((f.host_port for f in forwards if f.guest_port == SSH_PORT), 0),
         forwards=forwards,
     )
 

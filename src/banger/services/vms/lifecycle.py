@@ -15,7 +15,7 @@ import msgspec
 
 from banger.api.vm import Posture
 from banger.base.clock import Entropy, monotonic, utc_now
-from banger.base.problem import Problem
+from banger.base.problem import Code, Problem
 from banger.base.progress import Progress, stage
 from banger.base.tasks import Supervisor
 from banger.guest.agent import Agent
@@ -24,10 +24,11 @@ from banger.guest.sshkeys import KeyPair
 from banger.model.config import Config
 from banger.model.sizing import HostSize
 from banger.model.vm import LIVE, VmRecord, VmRuntime, VmState
-from banger.network.user import plan_user_network
+from banger.network.ports import find_port
+from banger.network.user import SSH_PORT, plan_user_network
 from banger.services.images.service import ImageService
 from banger.services.kernels.service import KernelService
-from banger.services.vms.boot import Booted, BootPlan, boot, guest_stages
+from banger.services.vms.boot import Booted, BootPlan, Record, boot, guest_stages
 from banger.services.vms.layout import Layout, Layouts
 from banger.services.vms.live import LiveVm, LiveVms, OnExit
 from banger.services.vms.plan import GuestKeys, compose_boot_config, compose_machine
@@ -38,7 +39,7 @@ from banger.vmm.contract import Exit, Handle, Liveness, Vmm
 _log = logging.getLogger(__name__)
 _AGENT_ANSWER_S = 5.0
 _ADOPTION_S = 10.0
-SSH_PORT = 22
+_PORT_ATTEMPTS = 4
 
 
 class Backends(Protocol):
@@ -78,7 +79,7 @@ class Lifecycle:
         with stage(watch, "preflight"):
             vmm = await around.backends.choose()
             await asyncio.to_thread(around.images.get, vm.spec.image)
-            plan = await self._plan(vm)
+            await asyncio.to_thread(around.kernels.get, vm.spec.kernel)
         vm = self.update(vm, state=VmState.STARTING, error=None, runtime=None)
 
         def record(runtime: VmRuntime) -> None:
@@ -86,7 +87,7 @@ class Lifecycle:
             vm = self.update(vm, runtime=runtime)
 
         try:
-            booted = await boot(vm, plan, vmm, record, watch)
+            booted = await self._boot(vm, vmm, record, watch)
         except BaseException as error:
             data = error.as_data() if isinstance(error, Problem) else None
             state = VmState.ERROR if data else before.state
@@ -97,6 +98,19 @@ class Lifecycle:
             with stage(watch, "wait for ssh"):
                 await booted.live.agent.wait_port(SSH_PORT, timeout_s=60)
         return vm
+
+    async def _boot(self, vm: VmRecord, vmm: Vmm, record: Record, watch: Stopwatch) -> Booted:
+        """Keeps the VM's SSH port while it is free. A port that is snatched away in between is tried anew."""
+        preferred: int | None = vm.ssh_port or None
+        for attempt in range(_PORT_ATTEMPTS):
+            plan = await self._plan(vm, find_port(preferred))
+            try:
+                return await boot(vm, plan, vmm, record, watch)
+            except Problem as problem:
+                if problem.code is not Code.CONFLICT or attempt + 1 == _PORT_ATTEMPTS:
+                    raise
+                preferred = None
+        raise AssertionError("unreachable")
 
     def _settle(self, vm: VmRecord, booted: Booted, watch: Stopwatch) -> VmRecord:
         self.live.add(vm.id, booted.live)
@@ -175,11 +189,11 @@ class Lifecycle:
         error = None if exit_.clean else {"code": "operation_failed", "message": exit_.reason}
         self._rest(vm, error=error)
 
-    async def _plan(self, vm: VmRecord) -> BootPlan:
+    async def _plan(self, vm: VmRecord, ssh_port: int) -> BootPlan:
         around = self._around
         kernel, directory = await asyncio.to_thread(around.kernels.get, vm.spec.kernel)
         layout = self._layout(vm)
-        network = plan_user_network(vm.id, nat=vm.spec.nat, ssh_port=vm.ssh_port)
+        network = plan_user_network(vm.id, nat=vm.spec.nat, ssh_port=ssh_port)
         keys = GuestKeys(
             host_private=layout.host_key.read_bytes(),
             host_public=layout.host_key.with_suffix(".pub").read_text("ascii").strip(),
@@ -207,11 +221,4 @@ class Lifecycle:
 
 
 def _handle(runtime: VmRuntime) -> Handle:
-    return Handle(
-        backend=runtime.backend,
-        pid=runtime.pid,
-        start_time=runtime.start_time,
-        agent_socket=runtime.agent_socket,
-        control_socket=runtime.control_socket,
-        accelerator=runtime.accelerator,
-    )
+    return Handle(**{name: getattr(runtime, name) for name in Handle.__struct_fields__})

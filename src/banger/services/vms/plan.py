@@ -1,4 +1,4 @@
-"""What a VM's record means for its VMM and its guest. Pure: records in, machine and boot configuration out."""
+"""What a VM's record means for its VMM and its guest. Pure."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +7,7 @@ from banger.guest.bootconfig import BootConfig, GuestFile
 from banger.model.kernel import KernelManifest
 from banger.model.machine import Disk, DiskFormat, Machine, UserNetwork
 from banger.model.vm import VmRecord
+from banger.network.user import PREFIX_LENGTH
 from banger.services.vms.layout import Layout
 
 AGENT_PORT_NAME = "banger.agent"
@@ -60,7 +61,7 @@ def compose_machine(
 
 
 def compose_boot_config(
-    vm: VmRecord, kernel: KernelManifest, network: UserNetwork, prefix_length: int, keys: GuestKeys
+    vm: VmRecord, kernel: KernelManifest, network: UserNetwork, keys: GuestKeys
 ) -> BootConfig:
     """What the guest is told: who it is, where its disks are, how it reaches the network, whom it lets in."""
     return BootConfig(
@@ -68,7 +69,7 @@ def compose_boot_config(
         root=ROOT_SERIAL,
         work=WORK_SERIAL if vm.has_work_disk else None,
         modules=MODULES_SERIAL if kernel.modules_image is not None else None,
-        address=f"{network.guest_address}/{prefix_length}",
+        address=f"{network.guest_address}/{PREFIX_LENGTH}",
         gateway=network.gateway,
         dns=(network.dns,),
         channel=(f"virtio-serial:{AGENT_PORT_NAME}",),

@@ -59,12 +59,15 @@ def check_host_room(spec: VmSpec, state: Path, host: HostSize) -> None:
         )
 
 
-def check_disk_sizes(spec: VmSpec, image: ImageManifest, seed_bytes: int) -> None:
-    """A disk smaller than the file system on it would destroy it."""
+def check_disk_sizes(spec: VmSpec, image: ImageManifest, directory: Path) -> None:
+    """A work disk smaller than the file system on it would destroy it."""
+    if image.work_seed is None:
+        return
+    seed_bytes = (directory / image.work_seed).stat().st_size
     if spec.disk_size_bytes < seed_bytes:
         raise bad_request(
-            f"a work disk of {render_size(spec.disk_size_bytes)} is smaller than the image's own",
-            hint=f"--disk-size takes {render_size(seed_bytes)} or more with {image.name}",
+            f"a work disk of {render_size(spec.disk_size_bytes)} is smaller than the seed of {image.name}",
+            hint=f"--disk-size takes {render_size(seed_bytes)} or more with this image",
         )
 
 
@@ -85,8 +88,7 @@ async def prepare_disks(vm: VmRecord, layout: Layout, image: ImageManifest, dire
 def _prepare_disks(vm: VmRecord, layout: Layout, image: ImageManifest, directory: Path) -> None:
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     rootfs = directory / image.rootfs
-    size = max(image.virtual_size_bytes, vm.spec.system_overlay_size_bytes)
-    create_overlay(layout.root_disk, backing=rootfs, virtual_size_bytes=size)
+    create_overlay(layout.root_disk, rootfs, size_bytes=vm.spec.system_overlay_size_bytes)
     if image.work_seed is not None:
         clone_sparse(directory / image.work_seed, layout.work_disk)
         with layout.work_disk.open("r+b") as disk:

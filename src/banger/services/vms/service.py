@@ -44,11 +44,12 @@ from banger.model.vm import (
     require_running,
     require_startable,
 )
+from banger.network.user import SSH_PORT
 from banger.services.contract import CommandStream
 from banger.services.vms import preparation, views
 from banger.services.vms.execute import plan_command, run_command
 from banger.services.vms.layout import Layout
-from banger.services.vms.lifecycle import SSH_PORT, Lifecycle, Surroundings
+from banger.services.vms.lifecycle import Lifecycle, Surroundings
 from banger.vmm.contract import Exit
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class VmService:
 
     # Reading
 
-    def list(self, request: VmList) -> VmSummaries:
+    def list_vms(self, request: VmList) -> VmSummaries:
         vms = (vm for vm in self._around.vms.list() if request.all or vm.state in LIVE)
         return VmSummaries(vms=[views.summarize(vm) for vm in vms])
 

@@ -1,0 +1,151 @@
+#define _GNU_SOURCE
+#include "transport.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vm_sockets.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PORTS "/sys/class/virtio-ports"
+
+void transport_init(struct transport *transport, const struct channel_place *places, int place_count) {
+    *transport = (struct transport){
+        .places = places, .place_count = place_count, .fd = -1, .listen_fd = -1, .epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
+}
+
+bool transport_is_open(const struct transport *transport) { return transport->fd >= 0 || transport->listen_fd >= 0; }
+
+static void watch(struct transport *transport, int fd) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.fd = fd};
+    epoll_ctl(transport->epoll_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+void transport_adopt(struct transport *transport, int fd) {
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    transport->fd = fd;
+    transport->readable = transport->writable = true;
+    watch(transport, fd);
+}
+
+void transport_close(struct transport *transport) {
+    if (transport->fd >= 0)
+        close(transport->fd);
+    if (transport->listen_fd >= 0)
+        close(transport->listen_fd);
+    if (transport->epoll_fd >= 0)
+        close(transport->epoll_fd);
+    transport->fd = transport->listen_fd = transport->epoll_fd = -1;
+}
+
+static bool port_has_name(int ports, const char *port, const char *wanted) {
+    char path[300], name[64];
+    snprintf(path, sizeof path, "%s/name", port);
+    int fd = openat(ports, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t size = read(fd, name, sizeof name - 1);
+    close(fd);
+    if (size <= 0)
+        return false;
+    name[size] = 0;
+    name[strcspn(name, "\n")] = 0;
+    return strcmp(name, wanted) == 0;
+}
+
+// By its name in sysfs: the links under /dev/virtio-ports are udev's, and there is none yet.
+static int open_port(const char *wanted) {
+    DIR *ports = opendir(PORTS);
+    struct dirent *entry;
+    int fd = -1;
+    if (!ports)
+        return -1;
+    while (fd < 0 && (entry = readdir(ports))) {
+        char path[300];
+        if (entry->d_name[0] == '.' || !port_has_name(dirfd(ports), entry->d_name, wanted))
+            continue;
+        snprintf(path, sizeof path, "/dev/%s", entry->d_name);
+        fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    }
+    closedir(ports);
+    return fd;
+}
+
+// The socket family exists without a device. Only a device gives the guest an address.
+static bool vsock_has_device(void) {
+    unsigned int cid = VMADDR_CID_ANY;
+    int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool known = ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) == 0 && cid != VMADDR_CID_ANY;
+    close(fd);
+    return known;
+}
+
+static int listen_vsock(uint32_t port) {
+    struct sockaddr_vm address = {.svm_family = AF_VSOCK, .svm_port = port, .svm_cid = VMADDR_CID_ANY};
+    if (!vsock_has_device())
+        return -1;
+    int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 4) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+bool transport_try(struct transport *transport) {
+    for (int i = 0; i < transport->place_count && !transport_is_open(transport); i++) {
+        const struct channel_place *place = &transport->places[i];
+        if (place->kind == CHANNEL_VIRTIO_SERIAL) {
+            int fd = open_port(place->name);
+            if (fd >= 0) {
+                transport->is_port = true;
+                transport_adopt(transport, fd);
+            }
+        } else {
+            transport->listen_fd = listen_vsock(place->port);
+            if (transport->listen_fd >= 0)
+                watch(transport, transport->listen_fd);
+        }
+    }
+    return transport_is_open(transport);
+}
+
+// The newest connection wins: after a restart of the host's daemon, or a restored snapshot, the old one may never end.
+static bool accept_newest(struct transport *transport) {
+    bool accepted = false;
+    int fd;
+    while ((fd = accept4(transport->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
+        if (transport->fd >= 0)
+            close(transport->fd);
+        transport_adopt(transport, fd);
+        accepted = true;
+    }
+    return accepted;
+}
+
+bool transport_take_events(struct transport *transport) {
+    struct epoll_event events[4];
+    bool anew = false;
+    int count = epoll_wait(transport->epoll_fd, events, 4, 0);
+    for (int i = 0; i < count; i++) {
+        if (events[i].data.fd == transport->listen_fd) {
+            anew |= accept_newest(transport);
+        } else if (events[i].data.fd == transport->fd) {
+            transport->readable |= (events[i].events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+            transport->writable |= (events[i].events & EPOLLOUT) != 0;
+            // Told apart from read() == 0 because with a full queue nothing is read.
+            anew |= transport->is_port && (events[i].events & EPOLLHUP);
+        }
+    }
+    return anew;
+}

@@ -1,0 +1,5 @@
+"""`python -m banger.cli`."""
+
+from banger.cli.main import entry
+
+entry()

@@ -1,0 +1,167 @@
+"""Every command of the CLI as data: its words, its function, and which parameters it takes from which method.
+
+The parameters themselves come from the generated `methods` table; only what the CLI adds is written here.
+Functions are named, not imported, so that one command loads one module of `banger.cli.commands`.
+"""
+
+from __future__ import annotations
+
+from banger.cli.methods import METHODS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Row = dict[str, Any]
+
+JSON: Row = {"name": "json", "type": "bool", "flag": "json", "help": "print JSON with stable names"}
+QUIET: Row = {"name": "quiet", "type": "bool", "flag": "quiet", "short": "q", "help": "no progress on stderr"}
+REMOVE: Row = {"name": "rm", "type": "bool", "flag": "rm", "help": "delete the VM when the command or shell ends"}
+DETACH: Row = {
+    "name": "detach",
+    "type": "bool",
+    "flag": "detach",
+    "short": "d",
+    "help": "prepare everything, print the name, do not attach",
+}
+NO_START: Row = {"name": "no_start", "type": "bool", "flag": "no-start", "help": "only create it"}
+TTY: Row = {"name": "tty", "type": "bool", "flag": "tty", "short": "t", "help": "ask sshd for a terminal"}
+YES: Row = {"name": "yes", "type": "bool", "flag": "yes", "short": "y", "help": "do not ask"}
+SHELL: Row = {
+    "name": "shell",
+    "type": "str",
+    "positional": True,
+    "metavar": "SHELL",
+    "help": "bash, zsh or fish",
+    "choices": ("bash", "zsh", "fish"),
+    "required": True,
+}
+
+GROUPS = ("vm", "image", "kernel", "daemon", "operation")
+
+# run: module and function. method: whose parameters it takes (hidden ones left out); also: named parameters of
+# other methods. flags: what only the CLI knows. many: several references. rest: the name of what follows `--`.
+COMMANDS: dict[str, Row] = {
+    "vm run": {
+        "run": "run:run",
+        "summary": "Creates a VM, boots it, and runs a command or a shell in it.",
+        "method": "vm.create",
+        "also": ("vm.exec", ("env", "cwd", "user", "pty", "stdin")),
+        "flags": (REMOVE, DETACH, QUIET),
+        "rest": "CMD",
+    },
+    "vm create": {"run": "vm:create", "method": "vm.create", "flags": (NO_START, QUIET, JSON)},
+    "vm start": {"run": "vm:change", "method": "vm.start", "flags": (QUIET, JSON), "many": True},
+    "vm stop": {"run": "vm:change", "method": "vm.stop", "flags": (QUIET, JSON), "many": True},
+    "vm restart": {"run": "vm:change", "method": "vm.restart", "flags": (QUIET, JSON), "many": True},
+    "vm kill": {"run": "vm:change", "method": "vm.kill", "flags": (QUIET, JSON), "many": True},
+    "vm delete": {"run": "vm:change", "method": "vm.delete", "flags": (QUIET, JSON), "many": True},
+    "vm list": {"run": "vmlist:show_list", "method": "vm.list", "flags": (JSON,)},
+    "vm show": {"run": "vm:show", "method": "vm.show", "flags": (JSON,)},
+    "vm exec": {
+        "run": "run:execute",
+        "summary": "Runs a command in a running VM.",
+        "method": "vm.exec",
+        "rest": "CMD",
+        "rest_required": True,
+    },
+    "vm ssh": {
+        "run": "run:ssh",
+        "summary": "Opens OpenSSH to a VM, with a key and host key that are known to be right.",
+        "method": "vm.ssh",
+        "flags": (TTY,),
+        "rest": "CMD",
+    },
+    "vm logs": {"run": "vm:logs", "method": "vm.logs", "flags": (JSON,)},
+    "vm prune": {"run": "vm:prune", "method": "vm.prune", "flags": (YES, JSON)},
+    "image list": {"run": "image:show_list", "method": "image.list", "flags": (JSON,)},
+    "image show": {"run": "image:show", "method": "image.show", "flags": (JSON,)},
+    "image build": {"run": "image:build", "method": "image.build", "flags": (QUIET, JSON)},
+    "image delete": {"run": "vm:change", "method": "image.delete", "flags": (JSON,), "many": True},
+    "kernel list": {"run": "kernel:show_list", "method": "kernel.list", "flags": (JSON,)},
+    "kernel show": {"run": "kernel:show", "method": "kernel.show", "flags": (JSON,)},
+    "kernel pull": {"run": "kernel:pull", "method": "kernel.pull", "flags": (QUIET, JSON)},
+    "kernel delete": {"run": "vm:change", "method": "kernel.delete", "flags": (JSON,), "many": True},
+    "daemon status": {"run": "daemon:status", "method": "daemon.status", "flags": (JSON,)},
+    "daemon start": {"run": "daemon:start", "summary": "Starts the daemon, unless it runs already."},
+    "daemon stop": {"run": "daemon:stop", "method": "daemon.stop"},
+    "daemon serve": {"run": "daemon:serve", "summary": "Is the daemon, in the foreground, with its log on stderr."},
+    "operation list": {"run": "operation:show_list", "method": "operation.list", "flags": (JSON,)},
+    "operation show": {"run": "operation:show", "method": "operation.show", "flags": (JSON,)},
+    "operation watch": {"run": "operation:watch", "method": "operation.watch", "flags": (QUIET, JSON)},
+    "operation cancel": {"run": "operation:cancel", "method": "operation.cancel", "flags": (JSON,)},
+    "doctor": {"run": "system:doctor", "method": "doctor.run", "flags": (JSON,)},
+    "version": {"run": "system:version", "summary": "Versions of banger and of the running daemon.", "flags": (JSON,)},
+    "completion": {"run": "completion:script", "summary": "Prints the completion script of a shell.", "flags": (SHELL,)},
+    "__complete": {"run": "completion:complete", "summary": "Candidates for the last word.", "rest": "WORD"},
+}
+
+ALIASES = {"ps": "vm list", "vm ls": "vm list", "vm rm": "vm delete", "vm ps": "vm list"} | {
+    f"{group} {short}": f"{group} {long}" for group in ("image", "kernel") for short, long in (("ls", "list"), ("rm", "delete"))
+}
+ALIASES["operation ls"] = "operation list"
+
+
+class Parameter:
+    """One flag or positional of a command, as the tables have it."""
+
+    __slots__ = ("choices", "default", "flag", "help", "metavar", "name", "positional", "required", "short", "type", "unit")
+
+    def __init__(self, row: Row) -> None:
+        self.name: str = row["name"]
+        self.type: str = row["type"]  # bool, int, float, str, list or map
+        self.flag: str | None = row.get("flag")
+        self.short: str | None = row.get("short")
+        self.unit: str | None = row.get("unit")  # mib, bytes or seconds
+        self.metavar: str = row.get("metavar") or _metavar(row)
+        self.help: str = row["help"]
+        self.default: object = row.get("default")
+        self.choices: tuple[str, ...] = row.get("choices", ())
+        self.positional: bool = row.get("positional", False)
+        self.required: bool = row.get("required", False)
+
+
+class Command:
+    """One command with all its parameters."""
+
+    def __init__(self, name: str, row: Row) -> None:
+        self.name = name
+        self.module, _, self.function = row["run"].partition(":")
+        self.method: str = row.get("method", "")
+        self.many: bool = row.get("many", False)
+        self.rest: str | None = row.get("rest")
+        self.rest_required: bool = row.get("rest_required", False)
+        declared = METHODS.get(self.method, {"help": "", "parameters": ()})
+        self.summary: str = row.get("summary") or declared["help"]
+        rows = [*declared["parameters"]]
+        if "also" in row:
+            method, names = row["also"]
+            rows += [entry for entry in METHODS[method]["parameters"] if entry["name"] in names]
+        rows += row.get("flags", ())
+        self.parameters = [Parameter(entry) for entry in rows if not entry.get("hidden") and entry["name"] != "argv"]
+
+    @property
+    def positionals(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters if parameter.positional]
+
+    @property
+    def reference(self) -> str:
+        """The name of the parameter that says which VM, image or kernel is meant."""
+        return self.positionals[0].name
+
+    def method_names(self, method: str) -> set[str]:
+        """The names that a method of the daemon knows, hidden ones included."""
+        return {entry["name"] for entry in METHODS[method]["parameters"]}
+
+
+def find(name: str) -> Command:
+    """The command of a full name, such as `vm list`, or of an alias."""
+    name = ALIASES.get(name, name)
+    return Command(name, COMMANDS[name])
+
+
+def _metavar(row: Row) -> str:
+    by_unit = {"mib": "SIZE", "bytes": "SIZE", "seconds": "DURATION"}
+    if "unit" in row:
+        return by_unit[row["unit"]]
+    return {"map": "KEY=VALUE", "int": "N"}.get(row["type"]) or str(row.get("flag") or row["name"]).upper()

@@ -1,0 +1,1 @@
+"""One module per group of commands; a function takes the arguments and returns the exit status."""

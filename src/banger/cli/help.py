@@ -1,0 +1,217 @@
+"""Help texts: what each group and command is for, the commonest use, and what comes next.
+
+Flags are rendered from the tables; here is only what no table knows. Examples run as they are written.
+"""
+
+from __future__ import annotations
+
+from banger.cli import catalog
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from banger.cli.catalog import Command, Parameter
+
+_WIDTH = 100
+_COLUMN = 34
+
+TOP = """\
+banger: a real Linux virtual machine in one command
+
+  banger vm run                      a new VM and a shell in it
+  banger vm run --rm -- uname -a     run one command in a VM of its own, then delete the VM
+  banger ps                          what is running
+
+Everything a VM needs (kernel, image, the daemon) is obtained or started when it is missing."""
+
+# group: what it is for; its commonest command and what comes next
+GROUPS: dict[str, str] = {
+    "vm": """\
+Virtual machines: create, use, stop, delete. A VM keeps its disks while it is stopped.
+
+  banger vm run --name web           make one and land in its shell; it stays when you leave
+  banger vm exec -it web -- bash     another shell in it
+  banger vm stop web                 power it off; banger vm start web brings it back
+  banger vm delete web               gone, with its disks
+
+A VM is named by its name, its id, or the beginning of its id.""",
+    "image": """\
+Images: the root file systems that VMs start from. Each VM writes to a layer of its own, so an image is
+shared and never changes. The default one is built when it is first needed.
+
+  banger image list                  what is there
+  banger image build                 build the default image now
+  banger image build alpine --from-tar alpine-minirootfs.tar.gz
+                                     any userland as an image; then: banger vm run --image alpine""",
+    "kernel": """\
+Kernels: what VMs boot. The default one is pulled when it is first needed.
+
+  banger kernel list --available     what is there and what could be
+  banger kernel pull                 obtain the default kernel now
+  banger vm run --kernel NAME        boot another one than the image's choice""",
+    "daemon": """\
+The daemon owns all state and starts by itself when a command needs it.
+
+  banger daemon status               is it running, where is its log
+  banger daemon stop                 shut it down, and the running VMs with it
+  banger daemon serve                run it in the foreground, for a service manager or to watch it""",
+    "operation": """\
+Operations: everything that takes longer than a blink, with stages and their timings. The id in parentheses
+behind an error is an operation's.
+
+  banger operation list              what is going on and what went on
+  banger operation watch ID          follow one that was begun elsewhere
+  banger operation cancel ID         stop it and undo what it did""",
+}
+
+COMMANDS: dict[str, str] = {
+    "vm run": """\
+Without CMD: a login shell, with a terminal if you have one, else it reads commands from stdin. The VM is
+left running afterwards unless --rm is given. With CMD: runs it and exits with its status; 128 + n if signal n
+killed it. No terminal is allocated for CMD without -t.
+
+stdin goes to the command when it is not a terminal, or with -i. Ctrl-C is sent to the command; twice within a
+second kills it; three times leaves at once.
+
+Examples:
+  banger vm run                                 a shell in a new VM
+  banger vm run --rm -- sh -c 'exit 42'         exits with 42, leaves nothing behind
+  banger vm run --rm -it -- bash                an interactive command
+  tar -c . | banger vm run --rm -- tar -tv      stdin and stdout are binary-clean
+  banger vm run -d --name db --memory 4G --nat  prepare a VM and do not attach
+
+Next: banger vm exec, banger vm ssh, banger vm stop""",
+    "vm create": """\
+Prints the name of the new VM.
+
+Examples:
+  banger vm create --name web --vcpu 2 --memory 2G
+  banger vm create --no-start --label team=web
+
+Next: banger vm exec NAME -- CMD, banger vm ssh NAME""",
+    "vm exec": """\
+Runs CMD in the VM through the guest's agent: no network and no sshd are needed. Exits with CMD's status; 127
+if there is no such command, 126 if it cannot be executed, 128 + n if signal n killed it.
+
+stdin goes to the command when it is not a terminal, or with -i. Ctrl-C is sent to the command; twice within a
+second kills it; three times leaves at once, which ends the command as well.
+
+Examples:
+  banger vm exec web -- uname -a
+  banger vm exec -it web -- bash
+  banger vm exec -u nobody -w /tmp -e LANG=C web -- id
+  banger vm exec web -- tar -C /etc -c . > etc.tar""",
+    "vm ssh": """\
+Waits until sshd listens, then becomes OpenSSH. Needs an image with sshd; vm exec does not.
+
+Examples:
+  banger vm ssh web
+  banger vm ssh web -- sh -c 'exit 42'          each word arrives as it is""",
+    "vm stop": """\
+The guest's agent syncs and powers off: what was written before is there after vm start. At the deadline the
+VM is killed.
+
+Examples:
+  banger vm stop web db
+  banger vm stop --timeout 2m web""",
+    "vm delete": "Example:\n  banger vm delete --force web db",
+    "vm list": "Examples:\n  banger vm list --all\n  banger vm list --json",
+    "vm logs": "Examples:\n  banger vm logs web\n  banger vm logs --source vmm --tail 20 web",
+    "vm prune": "Asks first on a terminal.\n\nExample:\n  banger vm prune --dry-run",
+    "image build": """\
+Examples:
+  banger image build
+  banger image build dev --package git --package build-essential --size 16G
+  banger image build alpine --from-tar alpine-minirootfs.tar.gz
+
+Next: banger vm run --image NAME""",
+    "completion": """\
+Examples:
+  bash   source <(banger completion bash)       in ~/.bashrc
+  zsh    source <(banger completion zsh)        in ~/.zshrc
+  fish   banger completion fish > ~/.config/fish/completions/banger.fish""",
+    "doctor": "Exits with 69 if a check has failed.",
+    "daemon status": "Never starts it. Exits with 69 if it does not run.",
+}
+
+
+def render(name: str) -> str:
+    """The help of a command, a group, or (empty name) of everything. Raises KeyError."""
+    if not name:
+        return render_top()
+    group, _, command = name.partition(" ")
+    if group in GROUPS and (not command or name not in catalog.COMMANDS):
+        return render_group(group)
+    return render_command(catalog.find(name))
+
+
+def render_top() -> str:
+    lines = [TOP, "", "Commands:"]
+    lines += [_row(f"banger {group}", _first_sentence(GROUPS[group])) for group in catalog.GROUPS]
+    lines += [_row("banger ps", "the same as banger vm list")]
+    visible = [name for name in catalog.COMMANDS if " " not in name and not name.startswith("_")]
+    lines += [_row(f"banger {name}", _first_sentence(catalog.find(name).summary)) for name in visible]
+    return "\n".join([*lines, "", "banger COMMAND --help says more.", ""])
+
+
+def render_group(group: str) -> str:
+    lines = [GROUPS[group], "", "Commands:"]
+    for name in catalog.COMMANDS:
+        if name.startswith(group + " "):
+            lines.append(_row(f"banger {name}", _first_sentence(catalog.find(name).summary)))
+    return "\n".join([*lines, "", f"banger {group} COMMAND --help says more.", ""])
+
+
+def render_command(command: Command) -> str:
+    lines = [f"Usage: {_usage(command)}", "", *_wrap(command.summary, _WIDTH)]
+    if about := COMMANDS.get(command.name):
+        lines += ["", about]
+    positionals = command.positionals
+    if positionals:
+        lines += ["", "Arguments:", *(line for p in positionals for line in _entry(p.metavar, p))]
+    lines += ["", "Flags:"]
+    for parameter in command.parameters:
+        if not parameter.positional:
+            lines += _entry(_flag_words(parameter), parameter)
+    return "\n".join([*lines, _row("-h, --help", "this text"), ""])
+
+
+def _usage(command: Command) -> str:
+    words = [f"banger {command.name} [FLAGS]"]
+    for parameter in command.positionals:
+        word = parameter.metavar + ("..." if command.many else "")
+        words.append(word if parameter.required else f"[{word}]")
+    if command.rest:
+        words.append(f"-- {command.rest}..." if command.rest_required else f"[-- {command.rest}...]")
+    return " ".join(words)
+
+
+def _flag_words(parameter: Parameter) -> str:
+    words = f"--{parameter.flag}" if parameter.type == "bool" else f"--{parameter.flag} {parameter.metavar}"
+    return f"-{parameter.short}, {words}" if parameter.short else f"    {words}"
+
+
+def _entry(left: str, parameter: Parameter) -> list[str]:
+    text = parameter.help
+    if parameter.default not in (None, False):
+        shown = f"{parameter.default:g}s" if isinstance(parameter.default, float) else parameter.default
+        text += f" (default {shown})"
+    first, *more = _wrap(text, _WIDTH - _COLUMN) or [""]
+    return [_row(left, first), *(" " * (_COLUMN + 2) + line for line in more)]
+
+
+def _row(left: str, right: str) -> str:
+    return f"  {left:<{_COLUMN}}{right}" if len(left) < _COLUMN else f"  {left}\n  {'':<{_COLUMN}}{right}"
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split("\n\n", maxsplit=1)[0].split()).split(". ")[0].rstrip(".")
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    return lines

@@ -1,0 +1,28 @@
+"""JSON on stdout and notes on stderr, and whether a stream may have colours."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TextIO
+
+
+def print_json(value: Any) -> None:
+    """Two spaces of indent, UTF-8 as it is, keys in the order of the reference."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def note(text: str) -> None:
+    """A remark for people, on stderr, after what is on stdout so far."""
+    sys.stdout.flush()
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def may_colour(stream: TextIO) -> bool:
+    """On a terminal that can, and never with NO_COLOR (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,1 @@
+"""What people see: tables, sizes, ages. Pure: data in, text out."""

@@ -1,0 +1,103 @@
+"""The daemon from its first line to its last: directories, lock, services, socket; then all of it backwards.
+
+`python -m banger.daemon [--foreground] [--ready-fd N]`. Without --foreground the log goes to the log file.
+It does not fork: who starts it in the background gives it a session of its own.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import sys
+from pathlib import Path
+
+from banger.base.log import start_logging
+from banger.base.paths import Paths, find_paths
+from banger.base.problem import Code, Outcome, Problem
+from banger.daemon.contract import OpenServices
+from banger.daemon.dispatch import Dispatch
+from banger.daemon.own_methods import OwnMethods
+from banger.daemon.server import open_server
+from banger.daemon.shutdown import Shutdown, end_work
+from banger.daemon.startup import Herald, ensure_directories, hold_lock
+from banger.services.operations.registry import Operations
+
+log = logging.getLogger(__name__)
+
+
+async def serve(
+    paths: Paths,
+    open_services: OpenServices,
+    *,
+    herald: Herald | None = None,
+    shutdown: Shutdown | None = None,
+    foreground: bool = False,
+) -> None:
+    """Runs a daemon until it is asked to end. Raises Problem when it cannot begin."""
+    shutdown = shutdown or Shutdown()
+    ensure_directories(paths)
+    # Connections close last, after store, socket and lock: a client that sees the end may start a new daemon.
+    async with open_server() as server:
+        with hold_lock(Path(paths.lock)), shutdown.handle_signals():
+            start_logging("info", None if foreground else Path(paths.log))
+            async with open_services(paths) as services:
+                logging.getLogger().setLevel(services.log_level.upper())
+                operations = Operations(services.operations)
+                operations.recover()
+                own = OwnMethods(paths, operations, services.count_vms, shutdown.ask)
+                dispatch = Dispatch({**services.handlers, **own.render_handlers()}, operations)
+                try:
+                    await server.listen(Path(paths.socket), dispatch)
+                    log.info("ready", extra={"socket": paths.socket, "pid": os.getpid()})
+                    if herald is not None:
+                        herald.tell_ready(paths.socket)
+                    gc.freeze()  # what start-up made stays: collections need not look at it again
+                    await shutdown.asked.wait()
+                finally:
+                    await end_work(shutdown, server, dispatch, operations, services)
+            log.info("ended")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0 after an orderly end, else that of the error's code."""
+    options = _parse_arguments(arguments)
+    herald = Herald(options.ready_fd)
+    try:
+        from banger.daemon.wiring import open_services
+
+        asyncio.run(serve(find_paths(), open_services, herald=herald, foreground=options.foreground))
+    except Problem as problem:
+        return _report(herald, problem)
+    except Exception as error:
+        log.exception("the daemon ended by a bug")
+        _report(
+            herald, Problem(Code.INTERNAL, f"the daemon ended by a bug: {error!r}", outcome=Outcome.UNKNOWN)
+        )
+        raise
+    return 0
+
+
+def _report(herald: Herald, problem: Problem) -> int:
+    log.error("the daemon ends: %s", problem.brief)
+    if not herald.tell_problem(problem):
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"error: {problem.brief}\n")
+            if problem.hint:
+                sys.stderr.write(f"hint: {problem.hint}\n")
+    return problem.code.info.exit_status
+
+
+def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m banger.daemon", description="The daemon that owns all VMs of this user."
+    )
+    parser.add_argument("--foreground", action="store_true", help="log to stderr instead of the log file")
+    parser.add_argument(
+        "--ready-fd",
+        type=int,
+        metavar="N",
+        help="write one JSON line to this descriptor when listening, or the error",
+    )
+    return parser.parse_args(arguments)
