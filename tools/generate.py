@@ -174,18 +174,24 @@ def render_methods_page() -> str:
         f"<!-- {WRITTEN} -->",
         "# Methods of the daemon",
         "",
-        "How calls travel is in [rpc.md](rpc.md). A parameter without a default and not marked required may be left out.",
+        "How calls travel is in [rpc.md](rpc.md). A parameter that is not marked required may be left out.",
         "",
     ]
     needed: dict[str, Any] = {}
     for name, request in METHODS.items():
         lines += [f"## {name}", "", _doc(request), ""]
-        lines += [f"Effect: {request.effect.value}. Kind: {request.kind.value}. Result: {_type_name(request.result_type, needed)}.", ""]
+        lines += [
+            f"Effect: {request.effect.value}. Kind: {request.kind.value}. "
+            f"Result: {_type_name(request.result_type, needed)}.",
+            "",
+        ]
         rows = describe_parameters(request)
         if rows:
             lines += ["| parameter | type | default | |", "|---|---|---|---|"]
         for row in rows:
-            default = "required" if row.get("required") else f"`{row['default']!r}`" if "default" in row else ""
+            default = (
+                "required" if row.get("required") else f"`{row['default']!r}`" if "default" in row else ""
+            )
             lines.append(f"| `{row['name']}` | {row['type']} | {default} | {row['help']} |")
         if rows:
             lines.append("")
@@ -200,13 +206,14 @@ def render_methods_page() -> str:
 
 def _describe_type(struct: Any, needed: dict[str, Any]) -> list[str]:
     doc = " ".join((struct.__doc__ or "").split())
-    if isinstance(struct, enum.EnumMeta):
+    if isinstance(struct, type) and issubclass(struct, enum.Enum):
         return [doc, "", "One of " + ", ".join(f"`{member.value}`" for member in struct) + "."]
     hints = typing.get_type_hints(struct)
     lines = [] if doc.startswith(struct.__name__ + "(") else [doc, ""]
     lines += ["| field | type |", "|---|---|"]
     return lines + [
-        f"| `{entry.encode_name}` | {_type_name(hints[entry.name], needed)} |" for entry in msgspec.structs.fields(struct)
+        f"| `{entry.encode_name}` | {_type_name(hints[entry.name], needed)} |"
+        for entry in msgspec.structs.fields(struct)
     ]
 
 
@@ -239,10 +246,24 @@ def render_cli_page() -> str:
         lines += [f"## banger {group}", "", "```text", help.render_group(group).rstrip(), "```", ""]
         names = [name for name in catalog.COMMANDS if name.startswith(group + " ")]
         for name in names:
-            lines += [f"### banger {name}", "", "```text", help.render_command(catalog.find(name)).rstrip(), "```", ""]
+            lines += [
+                f"### banger {name}",
+                "",
+                "```text",
+                help.render_command(catalog.find(name)).rstrip(),
+                "```",
+                "",
+            ]
     for name in catalog.COMMANDS:
         if " " not in name:
-            lines += [f"## banger {name}", "", "```text", help.render_command(catalog.find(name)).rstrip(), "```", ""]
+            lines += [
+                f"## banger {name}",
+                "",
+                "```text",
+                help.render_command(catalog.find(name)).rstrip(),
+                "```",
+                "",
+            ]
     return "\n".join(lines)
 
 

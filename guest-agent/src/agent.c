@@ -234,14 +234,12 @@ noreturn void agent_run(const struct agent_options *options) {
         wait_for_place();
     stage_reached(options->stages, "agent");
     agent.state.ready_us = uptime_us();
-    int ready_fd = options->ready_fd;
-    while (!test_is_over()) {
+    // A stream is read at once: a HELLO that was waiting is answered before PID 1 goes on and competes for the processor.
+    if (agent.transport->fd >= 0)
         loop_turn();
-        // Closed once a HELLO that was waiting has been answered: PID 1 goes on from here.
-        if (ready_fd >= 0) {
-            close(ready_fd);
-            ready_fd = -1;
-        }
-    }
+    if (options->ready_fd >= 0)
+        close(options->ready_fd);
+    while (!test_is_over())
+        loop_turn();
     _exit(0);
 }

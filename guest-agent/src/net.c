@@ -46,7 +46,7 @@ static bool find_ethernet(int control, char found[IFNAMSIZ]) {
         if (ioctl(control, SIOCGIFINDEX, &index) < 0 || (lowest && index.ifr_ifindex > lowest))
             continue;
         lowest = index.ifr_ifindex;
-        snprintf(found, IFNAMSIZ, "%s", entry->d_name);
+        memcpy(found, entry->d_name, strlen(entry->d_name) + 1);
     }
     if (interfaces)
         closedir(interfaces);

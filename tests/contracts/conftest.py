@@ -22,7 +22,8 @@ MINI = Path(__file__).parents[1] / "vm" / "mini" / "build.py"
 
 def load_mini() -> ModuleType:
     spec = importlib.util.spec_from_file_location("banger_mini_guest", MINI)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

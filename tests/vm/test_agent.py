@@ -35,7 +35,7 @@ from banger.model.machine import Disk, Machine
 
 REPOSITORY = Path(__file__).parents[2]
 MATERIAL = REPOSITORY / "build" / "material"
-PROGRAM = REPOSITORY / "build" / "banger-init-x86_64"
+PROGRAM = Path(os.environ.get("BANGER_TEST_INIT", REPOSITORY / "build" / "guest" / "banger-init-x86_64"))
 PORT = "banger.agent"
 BOOT_DEADLINE_S = 120
 KERNEL_ARGUMENTS = ("console=ttyS0", "quiet", "panic=-1", "cryptomgr.notests", "random.trust_cpu=on")
@@ -47,7 +47,7 @@ Connect = Callable[[], Awaitable[Link]]
 
 def need(path: Path) -> Path:
     if not path.exists():
-        pytest.skip(f"{path.relative_to(REPOSITORY)} is not built")
+        pytest.skip(f"{path} is missing: run make material")
     return path
 
 
@@ -62,7 +62,7 @@ async def run_on_host(directory: Path) -> AsyncIterator[Connect]:
         with theirs:
             processes.append(
                 await asyncio.create_subprocess_exec(
-                    PROGRAM, "--serve-fd", str(theirs.fileno()), pass_fds=[theirs.fileno()], cwd=directory
+                    PROGRAM, "--agent-fd", str(theirs.fileno()), pass_fds=[theirs.fileno()], cwd=directory
                 )
             )
         async with asyncio.timeout(10):
@@ -87,6 +87,7 @@ async def run_in_guest(directory: Path) -> AsyncIterator[Connect]:
     runtime.mkdir(mode=0o700)
     state.mkdir(mode=0o700)
     root = state / "root.img"
+    need(PROGRAM)
     await asyncio.to_thread(clone_sparse, need(MATERIAL / "rootfs.ext4"), root)
     config = BootConfig(
         hostname="agent-test",
@@ -206,6 +207,11 @@ async def test_a_command_that_cannot_start_says_why(agent: Agent, scratch: str) 
     with pytest.raises(CannotStart) as caught:
         await agent.run([f"{scratch}/garbage"])
     assert caught.value.shell_status == 126
+    with pytest.raises(CannotStart, match="/no/such/directory: no such file") as caught:
+        await agent.run(["true"], cwd="/no/such/directory")
+    assert caught.value.shell_status == 126
+    with pytest.raises(CannotStart, match="nobody-like-this: no such user"):
+        await agent.run(["true"], user="nobody-like-this")
 
 
 async def test_signals_reach_the_command(agent: Agent) -> None:
@@ -317,7 +323,9 @@ async def test_a_pty_has_a_size_that_changes(agent: Agent) -> None:
         command.resize(50, 132)
         await command.write_stdin(b"stty size; echo second-$((1+1))\n")
         assert b"50 132" in await read_until(command, b"second-2")
-        await command.write_stdin(b"sleep 60\n\x03")
+        await command.write_stdin(b"echo third-$((1+1)); sleep 60\n")
+        await read_until(command, b"third-2")
+        await command.write_stdin(b"\x03")
         await command.write_stdin(b"exit 5\n")
         async with asyncio.timeout(20):
             assert all([output.stream is Stream.STDOUT async for output in command])

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 JSON: Row = {"name": "json", "type": "bool", "flag": "json", "help": "print JSON with stable names"}
 QUIET: Row = {"name": "quiet", "type": "bool", "flag": "quiet", "short": "q", "help": "no progress on stderr"}
-REMOVE: Row = {"name": "rm", "type": "bool", "flag": "rm", "help": "delete the VM when the command or shell ends"}
+REMOVE: Row = {
+    "name": "rm",
+    "type": "bool",
+    "flag": "rm",
+    "help": "delete the VM when the command or shell ends",
+}
 DETACH: Row = {
     "name": "detach",
     "type": "bool",
@@ -85,19 +90,32 @@ COMMANDS: dict[str, Row] = {
     "daemon status": {"run": "daemon:status", "method": "daemon.status", "flags": (JSON,)},
     "daemon start": {"run": "daemon:start", "summary": "Starts the daemon, unless it runs already."},
     "daemon stop": {"run": "daemon:stop", "method": "daemon.stop"},
-    "daemon serve": {"run": "daemon:serve", "summary": "Is the daemon, in the foreground, with its log on stderr."},
+    "daemon serve": {
+        "run": "daemon:serve",
+        "summary": "Is the daemon, in the foreground, with its log on stderr.",
+    },
     "operation list": {"run": "operation:show_list", "method": "operation.list", "flags": (JSON,)},
     "operation show": {"run": "operation:show", "method": "operation.show", "flags": (JSON,)},
     "operation watch": {"run": "operation:watch", "method": "operation.watch", "flags": (QUIET, JSON)},
     "operation cancel": {"run": "operation:cancel", "method": "operation.cancel", "flags": (JSON,)},
     "doctor": {"run": "system:doctor", "method": "doctor.run", "flags": (JSON,)},
-    "version": {"run": "system:version", "summary": "Versions of banger and of the running daemon.", "flags": (JSON,)},
-    "completion": {"run": "completion:script", "summary": "Prints the completion script of a shell.", "flags": (SHELL,)},
+    "version": {
+        "run": "system:version",
+        "summary": "Versions of banger and of the running daemon.",
+        "flags": (JSON,),
+    },
+    "completion": {
+        "run": "completion:script",
+        "summary": "Prints the completion script of a shell.",
+        "flags": (SHELL,),
+    },
     "__complete": {"run": "completion:complete", "summary": "Candidates for the last word.", "rest": "WORD"},
 }
 
 ALIASES = {"ps": "vm list", "vm ls": "vm list", "vm rm": "vm delete", "vm ps": "vm list"} | {
-    f"{group} {short}": f"{group} {long}" for group in ("image", "kernel") for short, long in (("ls", "list"), ("rm", "delete"))
+    f"{group} {short}": f"{group} {long}"
+    for group in ("image", "kernel")
+    for short, long in (("ls", "list"), ("rm", "delete"))
 }
 ALIASES["operation ls"] = "operation list"
 
@@ -105,7 +123,19 @@ ALIASES["operation ls"] = "operation list"
 class Parameter:
     """One flag or positional of a command, as the tables have it."""
 
-    __slots__ = ("choices", "default", "flag", "help", "metavar", "name", "positional", "required", "short", "type", "unit")
+    __slots__ = (
+        "choices",
+        "default",
+        "flag",
+        "help",
+        "metavar",
+        "name",
+        "positional",
+        "required",
+        "short",
+        "type",
+        "unit",
+    )
 
     def __init__(self, row: Row) -> None:
         self.name: str = row["name"]
@@ -138,7 +168,9 @@ class Command:
             method, names = row["also"]
             rows += [entry for entry in METHODS[method]["parameters"] if entry["name"] in names]
         rows += row.get("flags", ())
-        self.parameters = [Parameter(entry) for entry in rows if not entry.get("hidden") and entry["name"] != "argv"]
+        self.parameters = [
+            Parameter(entry) for entry in rows if not entry.get("hidden") and entry["name"] != "argv"
+        ]
 
     @property
     def positionals(self) -> list[Parameter]:

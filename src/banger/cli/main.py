@@ -23,6 +23,8 @@ BROKEN_PIPE = 141
 
 def entry() -> None:
     """The console script."""
+    _fill_descriptors()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main(sys.argv[1:]))
 
 
@@ -65,6 +67,17 @@ def _run(words: list[str]) -> int:
     module = __import__(f"banger.cli.commands.{command.module}", fromlist=[command.function])
     function: Callable[[Arguments], int] = getattr(module, command.function)
     return function(arguments)
+
+
+def _fill_descriptors() -> None:
+    """/dev/null where we were started with 0, 1 or 2 closed, lest a socket gets that number."""
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(descriptor, True)
+        os.close(descriptor)
+        sys.stdin = sys.stdin or open(0)  # noqa: SIM115 (for as long as we run)
+        sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+        sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
 def _print_help(name: str) -> int:

@@ -185,7 +185,9 @@ class _Reader:
         if missing:
             raise refuse(f"{missing[0].metavar} is missing: {missing[0].help}", hint=_see_help(self._command))
         if self._command.rest_required and not self._arguments.rest:
-            raise refuse(f"{self._command.rest} is missing: the command to run", hint=_see_help(self._command))
+            raise refuse(
+                f"{self._command.rest} is missing: the command to run", hint=_see_help(self._command)
+            )
 
 
 def _unknown_command(name: str) -> Exception:

@@ -12,6 +12,7 @@ from banger.client.wire import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from banger.cli.catalog import Parameter
@@ -29,25 +30,10 @@ def refuse(message: str, hint: str | None = None) -> Failure:
 def parse_value(parameter: Parameter, word: str) -> Any:
     """The value of one word for one parameter; for `list` and `map` the value of one entry."""
     shown = f"--{parameter.flag}" if parameter.flag else parameter.metavar
-    if parameter.unit == "seconds":
-        return parse_duration(word, shown)
-    if parameter.unit in ("mib", "bytes"):
-        size_bytes = parse_size(word, shown)
-        return size_bytes // _SCALE["m"] if parameter.unit == "mib" else size_bytes
-    if parameter.type == "int":
-        return parse_int(word, shown)
-    if parameter.type == "map":
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise refuse(f"{shown} {word!r} is not KEY=VALUE", hint=f"for example {shown} team=web")
-        return key, value
     if parameter.choices and word not in parameter.choices:
         raise refuse(f"{shown} cannot be {word!r}", hint="it is one of " + ", ".join(parameter.choices))
-    if parameter.name == "env":
-        return parse_environment(word)
-    if parameter.name == "name":
-        return validate_name(word)
-    return word
+    parse = _BY_KIND.get(parameter.unit or parameter.name) or _BY_KIND.get(parameter.type)
+    return parse(word, shown) if parse else word
 
 
 def parse_size(word: str, shown: str) -> int:
@@ -61,6 +47,10 @@ def parse_size(word: str, shown: str) -> int:
     if not (well_formed and digits.isascii() and digits.isdigit() and number[0] != "." and number[-1] != "."):
         raise refuse(f"{shown} {word!r} is not a size", hint="write 512M, 2G or 1.5GiB; a bare number is MiB")
     return int(float(number) * _SCALE[scale]) if "." in number else int(number) * _SCALE[scale]
+
+
+def parse_size_mib(word: str, shown: str) -> int:
+    return parse_size(word, shown) // _SCALE["m"]
 
 
 def parse_duration(word: str, shown: str) -> float:
@@ -87,24 +77,45 @@ def parse_int(word: str, shown: str) -> int:
     return int(word)
 
 
-def parse_environment(word: str) -> str:
+def parse_pair(word: str, shown: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise refuse(f"{shown} {word!r} is not KEY=VALUE", hint=f"for example {shown} team=web")
+    return key, value
+
+
+def parse_environment(word: str, shown: str) -> str:
     """KEY=VALUE; KEY alone takes the value from our own environment."""
     key, equals, _ = word.partition("=")
     if not key:
-        raise refuse(f"--env {word!r} is not KEY=VALUE", hint="for example --env LANG=C.UTF-8")
+        raise refuse(f"{shown} {word!r} is not KEY=VALUE", hint=f"for example {shown} LANG=C.UTF-8")
     if equals:
         return word
     if key not in os.environ:
-        raise refuse(f"--env {key}: there is no such variable here", hint=f"give it a value: --env {key}=VALUE")
+        raise refuse(
+            f"{shown} {key}: there is no such variable here", hint=f"give it a value: {shown} {key}=VALUE"
+        )
     return f"{key}={os.environ[key]}"
 
 
-def validate_name(word: str) -> str:
+def validate_name(word: str, shown: str) -> str:
     """A DNS label, as the daemon checks it too."""
     fits = 0 < len(word) <= 63 and _LABEL.issuperset(word) and word[0] != "-" and word[-1] != "-"
     if not fits:
         raise refuse(
-            f"{word!r} is not a VM name",
+            f"{shown} {word!r} is not a VM name",
             hint="use up to 63 lower-case letters, digits and inner hyphens, for example web-1",
         )
     return word
+
+
+# By unit, else by the parameter's name, else by its type.
+_BY_KIND: dict[str, Callable[[str, str], Any]] = {
+    "seconds": parse_duration,
+    "bytes": parse_size,
+    "mib": parse_size_mib,
+    "env": parse_environment,
+    "name": validate_name,
+    "int": parse_int,
+    "map": parse_pair,
+}

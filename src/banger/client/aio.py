@@ -220,13 +220,16 @@ class Client:
     async def run_command(self, request: VmExec, stdin: bytes = b"") -> CompletedCommand:
         """Runs a command in the guest and collects its output; 128 and the number when a signal ends it."""
         outputs = {STDOUT: bytearray(), STDERR: bytearray()}
-        async with self.exec(request) as command, asyncio.TaskGroup() as group:
-            feeding = group.create_task(_feed(command, stdin)) if request.stdin else None
-            async for output in command.outputs():
-                outputs[output.stream] += output.data
-            ended = await command.wait()
-            if feeding is not None:
-                feeding.cancel()
+        async with self.exec(request) as command:
+            feeding = asyncio.create_task(_feed(command, stdin)) if request.stdin else None
+            try:
+                async for output in command.outputs():
+                    outputs[output.stream] += output.data
+                ended = await command.wait()
+            finally:
+                if feeding is not None:
+                    feeding.cancel()
+                    await asyncio.wait({feeding})
         return CompletedCommand(ended.exit_status, bytes(outputs[STDOUT]), bytes(outputs[STDERR]))
 
     @asynccontextmanager

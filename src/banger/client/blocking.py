@@ -225,12 +225,16 @@ def find_connection() -> Connection | None:
         raise Failure("unauthorized", f"{path} belongs to somebody else", hint="banger doctor") from error
     except OSError as error:
         raise Failure(
-            "unavailable", f"{path} cannot be reached: {error}", hint="set BANGER_RUNTIME_DIR to a shorter path"
+            "unavailable",
+            f"{path} cannot be reached: {error}",
+            hint="set BANGER_RUNTIME_DIR to a shorter path",
         ) from error
     uid = _peer(connected)[1]
     if uid not in (os.getuid(), 0):
         connected.close()
-        raise Failure("unauthorized", f"the daemon at {path} runs as uid {uid}, not as you", hint="banger doctor")
+        raise Failure(
+            "unauthorized", f"the daemon at {path} runs as uid {uid}, not as you", hint="banger doctor"
+        )
     return Connection(connected)
 
 

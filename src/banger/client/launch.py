@@ -14,6 +14,7 @@ import stat
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from banger.client import places, wire
 from banger.client.wire import Failure, RemoteProblem
@@ -60,10 +61,12 @@ def ensure_runtime_directory() -> str:
     """The directory of the socket, made with mode 0700; refused if it is anybody else's or open to others."""
     path = places.runtime_directory()
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
         found = os.lstat(path)
     except OSError as error:
-        raise Failure("unavailable", f"{path} cannot be made: {error.strerror}", hint="set BANGER_RUNTIME_DIR") from error
+        raise Failure(
+            "unavailable", f"{path} cannot be made: {error.strerror}", hint="set BANGER_RUNTIME_DIR"
+        ) from error
     if not stat.S_ISDIR(found.st_mode):
         raise Failure("unauthorized", f"{path} is not a directory", hint=f"rm {path}")
     if found.st_uid != os.getuid():
@@ -83,10 +86,10 @@ def _turn(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _spawn(argv: Sequence[str]) -> int:
+def _spawn(argv: tuple[str, ...]) -> int:
     """A daemon in a session of its own, its output appended to the log."""
     log = places.log_path()
-    os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)
+    Path(log).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
         return os.posix_spawn(
@@ -101,7 +104,9 @@ def _spawn(argv: Sequence[str]) -> int:
             setsid=True,
         )
     except OSError as error:
-        raise Failure("unavailable", f"the daemon cannot be started: {error}", hint="banger doctor") from error
+        raise Failure(
+            "unavailable", f"the daemon cannot be started: {error}", hint="banger doctor"
+        ) from error
 
 
 def _read_line(descriptor: int, deadline_s: float, pid: int) -> bytes:
@@ -144,8 +149,8 @@ def _judge(line: bytes, pid: int) -> None:
 def _last_lines(path: str) -> str | None:
     """The end of the log, where a daemon that could not even import has left its traceback."""
     try:
-        with open(path, "rb") as log:
-            log.seek(max(0, os.path.getsize(path) - _LOG_TAIL_BYTES))
+        with Path(path).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
             lines = log.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return None

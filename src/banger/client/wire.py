@@ -124,7 +124,9 @@ def encode_request(
         request["detach"] = True
     line = encode_json(request).encode() + b"\n"
     if len(line) > MAX_LINE_BYTES:
-        raise Failure("bad_request", f"the request has {len(line)} bytes, at most {MAX_LINE_BYTES} are possible")
+        raise Failure(
+            "bad_request", f"the request has {len(line)} bytes, at most {MAX_LINE_BYTES} are possible"
+        )
     return line
 
 

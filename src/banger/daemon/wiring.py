@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from banger import guest
-from banger.api.method import Nothing
 from banger.api.system import Complete, Completions
 from banger.api.vm import Posture
 from banger.base.files import ensure_private_directory
@@ -19,6 +18,7 @@ from banger.base.paths import Paths
 from banger.base.problem import Problem, bad_request
 from banger.base.tasks import Supervisor
 from banger.daemon.contract import OperationHandler, Services, VmCounts
+from banger.daemon.material_calls import MaterialCalls
 from banger.guest.sshkeys import KeyPair, ensure_owner_key
 from banger.model.config import Config, parse_config
 from banger.model.sizing import HostSize
@@ -93,14 +93,14 @@ class _Completion:
     def __init__(self, store: Store, images: ImageService, kernels: KernelService) -> None:
         self._store, self._images, self._kernels = store, images, kernels
 
-    def complete(self, request: Complete) -> Completions:
+    async def complete(self, request: Complete) -> Completions:
         match request.what:
             case "vm":
                 words = [vm.name for vm in self._store.vms.list()]
             case "image":
-                words = [image.name for image in self._images.list()]
+                words = [image.name for image in await self._images.list_images()]
             case "kernel":
-                words = [kernel.name for kernel in self._kernels.list()]
+                words = [kernel.name for kernel in await self._kernels.list_kernels()]
             case "operation":
                 words = [operation.id for operation in self._store.operations.list(50)]
             case other:
@@ -138,11 +138,16 @@ async def open_services(paths: Paths) -> AsyncIterator[Services]:
     backends = QemuBackends(config, cache)
     try:
         async with Supervisor() as tasks:
-            kernels = KernelService(data / "kernels", cache=cache, guest_program=GUEST_PROGRAM)
-            images = ImageService(data / "images")
-            vms = VmService(
-                _vm_surroundings(paths, config, store, images, kernels, backends), tasks
+            kernels = KernelService(
+                data / "kernels",
+                GUEST_PROGRAM,
+                users_of=lambda kernel: [vm.name for vm in store.vms.list() if vm.spec.kernel == kernel.name],
             )
+            images = ImageService(
+                data / "images",
+                users_of=lambda image: [vm.name for vm in store.vms.list() if vm.image_id == image.id],
+            )
+            vms = VmService(_vm_surroundings(paths, config, store, images, kernels, backends), tasks)
             checks = CheckService(_check_surroundings(paths, config, backends))
             await vms.recover()
             yield Services(
@@ -158,7 +163,12 @@ async def open_services(paths: Paths) -> AsyncIterator[Services]:
 
 
 def _vm_surroundings(
-    paths: Paths, config: Config, store: Store, images: ImageService, kernels: KernelService, backends: QemuBackends
+    paths: Paths,
+    config: Config,
+    store: Store,
+    images: ImageService,
+    kernels: KernelService,
+    backends: QemuBackends,
 ) -> Surroundings:
     key_path = Path(config.ssh_key_path or f"{paths.data}/ssh/id_ed25519").expanduser()
 
@@ -192,9 +202,13 @@ def _check_surroundings(paths: Paths, config: Config, backends: QemuBackends) ->
 
 
 def _handlers(
-    vms: VmService, images: ImageService, kernels: KernelService, checks: CheckService, completion: _Completion
+    vms: VmService,
+    images: ImageService,
+    kernels: KernelService,
+    checks: CheckService,
+    completion: _Completion,
 ) -> dict[str, Any]:
-    calls = MaterialCalls(images, kernels, vms)
+    calls = MaterialCalls(images, kernels)
     return {
         "vm.list": vms.list_vms,
         "vm.show": vms.show,

@@ -5,8 +5,8 @@ reported is a `GuestProblem` with its errno. Nothing here sets a deadline: use `
 call, whose cancellation abandons the channel in the guest as well.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple
 
 from banger.base.problem import Code, Problem, bad_request
@@ -242,14 +242,15 @@ class Agent:
     ) -> Fields:
         """Sends until the source or the channel ends. Does not wait for STARTED: the first window is free."""
         async with self.link.start_channel(method, fields) as channel:
-            async for data in _pieces(source):
-                if not await channel.write(Stream.STDIN, data):
-                    break
+            async with aclosing(_pieces(source)) as pieces:
+                async for data in pieces:
+                    if not await channel.write(Stream.STDIN, data):
+                        break
             channel.post_eof(Stream.STDIN)
             return _check(await channel.wait_end(), subject)
 
 
-async def _pieces(source: Source) -> AsyncIterator[bytes]:
+async def _pieces(source: Source) -> AsyncGenerator[bytes, None]:
     if isinstance(source, bytes):
         yield source
         return

@@ -16,12 +16,14 @@ BAD_REQUEST = 1001
 UNKNOWN_METHOD = 1002
 TOO_MANY_CHANNELS = 1003
 UNSAFE_PATH = 1004
+UNKNOWN_USER = 1005
 
 _OWN = {
     BAD_REQUEST: (Code.BAD_REQUEST, "the agent refuses the request"),
     UNKNOWN_METHOD: (Code.UNKNOWN_METHOD, "the agent does not know the method"),
     TOO_MANY_CHANNELS: (Code.CONFLICT, "too many commands and transfers are running"),
     UNSAFE_PATH: (Code.BAD_REQUEST, "an entry would leave the target directory"),
+    UNKNOWN_USER: (Code.BAD_REQUEST, "no such user or group in the guest"),
 }
 _CODES = {
     errno.ENOENT: Code.NOT_FOUND,
@@ -50,6 +52,7 @@ _CANNOT_START = {
 }
 _NOT_FOUND_STATUS = 127
 _NOT_EXECUTABLE_STATUS = 126
+_MAX_TEXT = 300
 
 
 class GuestProblem(Problem):
@@ -69,11 +72,12 @@ class GuestProblem(Problem):
 
 
 class CannotStart(GuestProblem):
-    """A command that did not begin. `shell_status` is what a shell would exit with: 127 or 126."""
+    """A command that did not begin. `shell_status` is what a shell would exit with: 127 when the command
+    was not found, else 126."""
 
-    @property
-    def shell_status(self) -> int:
-        return _NOT_FOUND_STATUS if self.errno == errno.ENOENT else _NOT_EXECUTABLE_STATUS
+    def __init__(self, number: int, brief: str, *, shell_status: int, detail: str | None = None) -> None:
+        super().__init__(number, brief, detail=detail, outcome=Outcome.NOT_STARTED)
+        self.shell_status = shell_status
 
 
 def problem_code(number: int) -> Code:
@@ -98,17 +102,28 @@ def render_end(end: End, subject: str) -> GuestProblem:
 
 
 def render_exec_end(end: End, program: str) -> CannotStart:
-    """The problem of a command that ended without STARTED."""
+    """The problem of a command that ended without STARTED.
+
+    The agent's text is `subject: reason`. The subject is the program, or what stood in its way: the
+    directory to start in, the user.
+    """
+    text = _one_line(end)
+    subject = (text or "").rpartition(": ")[0] or program
+    if subject != program:
+        why = describe_error(end.error)
+        return CannotStart(end.error, f"{subject}: {why}", shell_status=_NOT_EXECUTABLE_STATUS, detail=text)
     why = _CANNOT_START.get(end.error) or describe_error(end.error)
-    return CannotStart(end.error, f"{program}: {why}", detail=_one_line(end), outcome=Outcome.NOT_STARTED)
+    status = _NOT_FOUND_STATUS if end.error == errno.ENOENT else _NOT_EXECUTABLE_STATUS
+    return CannotStart(end.error, f"{program}: {why}", shell_status=status, detail=text)
 
 
 def _one_line(end: End) -> str | None:
-    """The agent's text, from a guest that is not trusted: printable, one line."""
+    """The agent's text, from a guest that is not trusted: printable, one line, not long."""
     text = end.fields.find(1)
     if not text:
         return None
-    return "".join(c if c.isprintable() else "?" for c in text.decode("utf-8", "replace"))
+    printable = "".join(c if c.isprintable() else "?" for c in text.decode("utf-8", "replace"))
+    return printable[:_MAX_TEXT]
 
 
 @contextmanager

@@ -138,6 +138,7 @@ class Link:
                 f"the request to the guest has {len(payload)} bytes, more than {MAX_PAYLOAD_BYTES}",
                 hint="pass long arguments on standard input or in a file",
             )
+        await self._outbox.settle()  # before, so that a guest that takes nothing gathers no requests here
         if self._failure is not None:
             problem = repeat_problem(self._failure)
             problem.outcome = Outcome.NOT_STARTED
@@ -146,7 +147,6 @@ class Link:
         self._channels[channel.number] = channel
         try:
             self._outbox.post(FrameType.OPEN, 0, channel.number, payload)
-            await self._outbox.settle()
             yield channel
         finally:
             if not channel.is_over:

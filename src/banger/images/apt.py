@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from banger.base.process import get_tool
 from banger.base.problem import Code, Problem, unavailable
+from banger.base.process import get_tool
 from banger.images.tools import run_tool
 
 _LOOKUP_TIMEOUT_S = 60.0

@@ -157,7 +157,7 @@ class _Writer:
     """The state of one pass: which names were seen and as what, and how much went through."""
 
     def __init__(self, target: IO[bytes], edit: TreeEdit, progress: Progress, limit_bytes: int) -> None:
-        self._tar = tarfile.open(
+        self._tar = tarfile.open(  # noqa: SIM115 (a pass that fails ends without an end mark, on purpose)
             fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
         )
         self._edit = edit

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from banger.base.files import remove_tree
-from banger.base.process import get_tool
 from banger.base.problem import Code, Problem
+from banger.base.process import get_tool
 from banger.base.progress import Progress, stage
 from banger.images import apt, ext4
 from banger.images.initramfs import render_modules_archive

@@ -8,8 +8,8 @@ import asyncio
 from pathlib import Path
 
 from banger.base.files import remove_tree
-from banger.base.process import Argv, find_tool, get_tool
 from banger.base.problem import Code, Problem, unavailable
+from banger.base.process import Argv, find_tool, get_tool
 from banger.base.progress import Progress, stage
 from banger.images import apt
 from banger.images.initramfs import render_modules_archive

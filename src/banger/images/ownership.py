@@ -7,8 +7,8 @@ the same prefix can read or remove all of it.
 import os
 from pathlib import Path
 
-from banger.base.process import Argv, find_tool
 from banger.base.problem import unavailable
+from banger.base.process import Argv, find_tool
 from banger.images.tools import run_tool
 
 _PROBE_TIMEOUT_S = 10.0

@@ -7,8 +7,8 @@ namespace. Leaves nothing outside the directory that the caller owns (an unprivi
 import os
 from pathlib import Path
 
-from banger.base.process import Argv, get_tool
 from banger.base.problem import Code, Problem
+from banger.base.process import Argv, get_tool
 from banger.base.progress import Progress, stage
 from banger.images.debian_trim import DEBIAN_EDIT
 from banger.images.ownership import get_root_prefix

@@ -97,14 +97,30 @@ class Shelf(Generic[M]):
     def find(self, untrusted_name: str) -> Stored[M] | None:
         """The published build, checked as far as is cheap. Raises `unavailable` when it is damaged."""
         name = validate_name(self._wording.noun, untrusted_name)
+        target = self._read_link(name)
+        while target is not None:
+            try:
+                return self._read_build(name, target)
+            except Problem:
+                # A build that was replaced and swept meanwhile is not damaged.
+                now = self._read_link(name)
+                if now == target:
+                    raise
+                target = now
+        return None
+
+    def _read_link(self, name: str) -> str | None:
         try:
-            target = os.readlink(self.directory / name)  # noqa: PTH115 (one readlink, as text)
+            target = os.readlink(self.directory / name)  # noqa: PTH115 (a text, not a path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self.damaged(name, f"its name is no link: {error.strerror}") from error
         if not target.startswith(f"{name}@") or "/" in target:
             raise self.damaged(name, f"its name leads to {target}")
+        return target
+
+    def _read_build(self, name: str, target: str) -> Stored[M]:
         directory = self.directory / target
         manifest = self._read_manifest(name, directory)
         for file, size_bytes in manifest.files.items():

@@ -10,8 +10,8 @@ import re
 from collections import deque
 from pathlib import Path
 
-from banger.base.process import Argv, render_failure, run, start_process
 from banger.base.problem import Code, Problem
+from banger.base.process import Argv, render_failure, run, start_process
 from banger.base.progress import Progress
 
 _TAIL_LINES = 8

@@ -12,10 +12,9 @@ from msgspec import Meta
 
 from banger.base.problem import Problem, bad_request
 from banger.base.units import MIB, parse_size
+from banger.model.image import DEFAULT_IMAGE
+from banger.model.kernel import DEFAULT_KERNEL
 from banger.model.sizing import Asked
-
-DEFAULT_IMAGE = "debian-bookworm"
-DEFAULT_KERNEL = "debian-cloud"
 
 Choice = Annotated[str, Meta(pattern="^(auto|firecracker|qemu)$")]
 Level = Annotated[str, Meta(pattern="^(debug|info|warning|error)$")]

@@ -92,6 +92,7 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     ephemeral: bool = False
     has_work_disk: bool = False
+    image_id: str = ""
     ssh_port: int = 0
 
 

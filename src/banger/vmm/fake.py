@@ -176,7 +176,11 @@ class FakeVmm:
             serial_log=f"{place.state}/serial.log",
         )
         process = FakeProcess(handle, self._guest)
-        await process.open()
+        try:
+            await process.open()
+        except BaseException:
+            process.end(Exit(clean=False, reason=KILLED))
+            raise
         self.machines[pid] = machine
         self.host.processes[pid, pid] = process
         if self.faults.die_after_start:

@@ -75,6 +75,13 @@ async def test_a_missing_command_keeps_its_errno_and_a_shells_status(
     assert problem.brief == f"{argv[0]}: command not found in the guest"
 
 
+async def test_a_missing_directory_is_not_taken_for_a_missing_command(agent: Agent) -> None:
+    with pytest.raises(CannotStart) as caught:
+        await agent.run(["true"], cwd="/no/such/directory")
+    assert caught.value.brief.endswith("/no/such/directory: no such file or directory")
+    assert caught.value.shell_status == 126
+
+
 async def test_a_killed_command_ends_with_its_signal(agent: Agent) -> None:
     async with agent.exec(ExecRequest(argv=("sleep", "60"))) as command:
         command.signal(signal.SIGTERM)

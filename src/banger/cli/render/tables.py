@@ -17,7 +17,8 @@ def render_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     widths[-1] = 0
     return "".join(
-        _GAP.join([cell.ljust(width) for cell, width in zip(line, widths, strict=True)]).rstrip() + "\n" for line in lines
+        _GAP.join([cell.ljust(width) for cell, width in zip(line, widths, strict=True)]).rstrip() + "\n"
+        for line in lines
     )
 
 
@@ -25,7 +26,9 @@ def render_fields(fields: Iterable[tuple[str, str]]) -> str:
     """`name:   value` lines; fields without a value are left out, later lines of a value are aligned."""
     shown = [(name, text) for name, text in fields if text]
     width = max((len(name) for name, _ in shown), default=0) + 3
-    return "".join(f"{name + ':':<{width}}{text.replace(chr(10), chr(10) + ' ' * width)}\n" for name, text in shown)
+    return "".join(
+        f"{name + ':':<{width}}{text.replace(chr(10), chr(10) + ' ' * width)}\n" for name, text in shown
+    )
 
 
 def render_size(size_bytes: int) -> str:

@@ -117,9 +117,9 @@ class ImageService:
         self, recipe: ImageRecipe, digest: str, progress: Progress, *, force: bool
     ) -> StoredImage:
         async with self._shelf.hold(recipe.name, progress):
-            if not force and (stored := await asyncio.to_thread(self._find, recipe.name)):
-                if stored.manifest.recipe_digest == digest:
-                    return stored
+            stored = None if force else await asyncio.to_thread(self._find, recipe.name)
+            if stored is not None and stored.manifest.recipe_digest == digest:
+                return stored
             await self._shelf.sweep_name(recipe.name)
             self._shelf.check_space(recipe.name, _estimate_space(recipe))
             builder = self._builders["tar" if recipe.tarball is not None else recipe.preset]

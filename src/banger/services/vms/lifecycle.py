@@ -27,7 +27,7 @@ from banger.model.vm import LIVE, VmRecord, VmRuntime, VmState
 from banger.network.ports import find_port
 from banger.network.user import SSH_PORT, plan_user_network
 from banger.services.images.service import ImageService
-from banger.services.kernels.service import KernelService
+from banger.services.kernels.service import KernelService, StoredKernel
 from banger.services.vms.boot import Booted, BootPlan, Record, boot, guest_stages
 from banger.services.vms.layout import Layout, Layouts
 from banger.services.vms.live import LiveVm, LiveVms, OnExit
@@ -78,8 +78,8 @@ class Lifecycle:
         before = vm
         with stage(watch, "preflight"):
             vmm = await around.backends.choose()
-            await asyncio.to_thread(around.images.get, vm.spec.image)
-            await asyncio.to_thread(around.kernels.get, vm.spec.kernel)
+            await around.images.get(vm.spec.image)
+            kernel = await around.kernels.ensure(watch, vm.spec.kernel)
         vm = self.update(vm, state=VmState.STARTING, error=None, runtime=None)
 
         def record(runtime: VmRuntime) -> None:
@@ -87,7 +87,7 @@ class Lifecycle:
             vm = self.update(vm, runtime=runtime)
 
         try:
-            booted = await self._boot(vm, vmm, record, watch)
+            booted = await self._boot(vm, vmm, kernel, record, watch)
         except BaseException as error:
             data = error.as_data() if isinstance(error, Problem) else None
             state = VmState.ERROR if data else before.state
@@ -99,11 +99,13 @@ class Lifecycle:
                 await booted.live.agent.wait_port(SSH_PORT, timeout_s=60)
         return vm
 
-    async def _boot(self, vm: VmRecord, vmm: Vmm, record: Record, watch: Stopwatch) -> Booted:
+    async def _boot(
+        self, vm: VmRecord, vmm: Vmm, kernel: StoredKernel, record: Record, watch: Stopwatch
+    ) -> Booted:
         """Keeps the VM's SSH port while it is free. A port that is snatched away in between is tried anew."""
         preferred: int | None = vm.ssh_port or None
         for attempt in range(_PORT_ATTEMPTS):
-            plan = await self._plan(vm, find_port(preferred))
+            plan = await self._plan(vm, kernel, find_port(preferred))
             try:
                 return await boot(vm, plan, vmm, record, watch)
             except Problem as problem:
@@ -189,9 +191,8 @@ class Lifecycle:
         error = None if exit_.clean else {"code": "operation_failed", "message": exit_.reason}
         self._rest(vm, error=error)
 
-    async def _plan(self, vm: VmRecord, ssh_port: int) -> BootPlan:
+    async def _plan(self, vm: VmRecord, kernel: StoredKernel, ssh_port: int) -> BootPlan:
         around = self._around
-        kernel, directory = await asyncio.to_thread(around.kernels.get, vm.spec.kernel)
         layout = self._layout(vm)
         network = plan_user_network(vm.id, nat=vm.spec.nat, ssh_port=ssh_port)
         keys = GuestKeys(
@@ -200,10 +201,10 @@ class Lifecycle:
             authorized=(await asyncio.to_thread(around.owner_key)).public,
         )
         return BootPlan(
-            machine=compose_machine(vm, layout, kernel, directory, network),
-            guest=compose_boot_config(vm, kernel, network, keys),
-            kernel=kernel,
-            kernel_directory=directory,
+            machine=compose_machine(vm, layout, kernel.manifest, kernel.directory, network),
+            guest=compose_boot_config(vm, kernel.manifest, network, keys),
+            kernel=kernel.manifest,
+            kernel_directory=kernel.directory,
             layout=layout,
             network=network,
         )

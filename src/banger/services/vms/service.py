@@ -91,12 +91,6 @@ class VmService:
             validate_name(request.name)
         return request.name or "a new VM"
 
-    def uses(self, *, image: str = "", kernel: str = "") -> list[str]:
-        """Names of the VMs that stand on an image or a kernel."""
-        return [
-            vm.name for vm in self._around.vms.list() if image == vm.spec.image or kernel == vm.spec.kernel
-        ]
-
     def count(self) -> tuple[int, int]:
         vms = self._around.vms.list()
         return len(vms), sum(vm.state in LIVE for vm in vms)
@@ -109,9 +103,9 @@ class VmService:
         name = self._pick_name(request.name)
         spec = preparation.settle_spec(request, around.config, around.host)
         preparation.check_host_room(spec, around.layouts.state, around.host)
-        image, image_directory = await around.images.ensure(spec.image, progress)
+        image, image_directory = await around.images.ensure(progress, spec.image)
         kernel_name = spec.kernel or image.kernel or around.config.default_kernel
-        await around.kernels.ensure(kernel_name, progress)
+        await around.kernels.ensure(progress, kernel_name)
         preparation.check_disk_sizes(spec, image, image_directory)
         now = utc_now()
         vm = VmRecord(
@@ -125,6 +119,7 @@ class VmService:
             labels=request.labels,
             ephemeral=request.ephemeral,
             has_work_disk=image.work_seed is not None,
+            image_id=image.id,
         )
         around.vms.insert(vm)
         async with self._lock(vm):

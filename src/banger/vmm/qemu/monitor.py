@@ -19,10 +19,12 @@ from qemu.qmp import (
     Runstate,
     StateError,
 )
+from qemu.qmp.qmp_client import NegotiationError
 
 from banger.base.problem import Code, Outcome, Problem
 
 _DRAIN_S = 1.0
+_NEGOTIATIONS = 3
 _SHUTDOWN = "SHUTDOWN"
 _PANICKED = "GUEST_PANICKED"
 
@@ -41,17 +43,22 @@ class Monitor:
     async def connect(cls, path: str) -> "Monitor":
         """Waits until QEMU has built its machine and greets. Raises ConnectionError when it ends or never
         listened; the caller sets the deadline."""
-        client = QMPClient("banger")
-        ends = EventListener((_SHUTDOWN, _PANICKED))
-        client.register_listener(ends)
-        try:
-            await client.connect(path)
-        except ConnectError as error:
-            raise ConnectionError(str(error)) from error
-        except BaseException:
-            await _let_go(client)
-            raise
-        return cls(client, ends)
+        for attempt in range(1, _NEGOTIATIONS + 1):
+            client = QMPClient("banger")
+            ends = EventListener((_SHUTDOWN, _PANICKED))
+            client.register_listener(ends)
+            try:
+                await client.connect(path)
+            except ConnectError as error:
+                # The library takes an event that slips in before the reply for the reply; QEMU lets us in again.
+                if attempt == _NEGOTIATIONS or not isinstance(error.exc, NegotiationError):
+                    raise ConnectionError(str(error)) from error
+            except BaseException:
+                await _let_go(client)
+                raise
+            else:
+                return cls(client, ends)
+        raise AssertionError("unreachable")
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         """The command's return value. Raises Problem, with an unknown outcome if QEMU went meanwhile."""

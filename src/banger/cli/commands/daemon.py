@@ -1,0 +1,114 @@
+"""`daemon status`, `start`, `stop` and `serve`. Only `start` may start it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from contextlib import suppress
+
+from banger.cli.output import note, print_json
+from banger.cli.render.tables import render_duration, render_fields, render_size
+from banger.client.blocking import find_connection, open_connection
+from banger.client.launch import daemon_argv
+from banger.client.places import socket_path
+from banger.client.statuses import EXIT_STATUS
+from banger.client.wire import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from banger.cli.parser import Arguments
+
+_STOP_DEADLINE_S = 120.0
+
+
+def status(arguments: Arguments) -> int:
+    """`running` is false, and all else missing, when nobody listens."""
+    connection = find_connection()
+    if connection is None:
+        if arguments.has("json"):
+            print_json({"running": False, "socket": socket_path()})
+        else:
+            print("the daemon does not run; it starts when a command needs it")
+        return EXIT_STATUS["unavailable"]
+    with connection:
+        state = connection.call("daemon.status")
+    if arguments.has("json"):
+        # `running` of the reply counts VMs; whether the daemon runs is what the status says.
+        print_json(state)
+    else:
+        sys.stdout.write(_render(state))
+    return 0
+
+
+def start(arguments: Arguments) -> int:
+    with open_connection() as connection:
+        state = connection.call("daemon.status")
+    print(f"the daemon runs, pid {state['pid']}")
+    return 0
+
+
+def stop(arguments: Arguments) -> int:
+    """Returns when the process has gone. One that speaks another protocol gets a SIGTERM instead."""
+    connection = find_connection()
+    if connection is None:
+        print("the daemon does not run")
+        return 0
+    with connection:
+        pid = connection.daemon_pid
+        process = os.pidfd_open(pid)
+        try:
+            _ask_to_stop(connection, process)
+            if not _wait_end(process):
+                raise Failure(
+                    "operation_failed",
+                    f"the daemon (pid {pid}) has not ended after {_STOP_DEADLINE_S:.0f} s",
+                    hint=f"kill {pid}",
+                    outcome="unknown",
+                )
+        finally:
+            os.close(process)
+    print("the daemon has stopped")
+    return 0
+
+
+def _ask_to_stop(connection: Any, process: int) -> None:
+    try:
+        connection.call("daemon.stop")
+    except Failure as failure:
+        if failure.code in ("bad_version", "unknown_method"):
+            note("banger: the daemon is of another version; ending it by signal")
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+        elif failure.outcome != "unknown":  # it may well close the connection before it answers
+            raise
+
+
+def serve(arguments: Arguments) -> int:
+    """Becomes the daemon; does not return."""
+    argv = (*daemon_argv(), "--foreground")
+    os.execv(argv[0], argv)  # noqa: S606 (no shell is the point)
+
+
+def _wait_end(process: int) -> bool:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(_STOP_DEADLINE_S * 1000))
+
+
+def _render(state: dict[str, Any]) -> str:
+    return render_fields(
+        [
+            ("version", f"{state['version']}, protocol {state['protocol']}"),
+            ("pid", f"{state['pid']}, uid {state['uid']}"),
+            ("up", render_duration(state["uptime_s"])),
+            ("VMs", f"{state['vms']}, running {state['running']}"),
+            ("operations", str(state["operations"])),
+            ("memory", render_size(state["rss_bytes"])),
+            ("socket", state["socket"]),
+            ("log", state["log"]),
+        ]
+    )
