@@ -34,7 +34,8 @@ static bool read_small(const char *path, char *text, size_t size) {
     return got > 0;
 }
 
-// PID 1 is immune to signals that it neither catches nor blocks (signalfd): such a request would be lost.
+// PID 1 is immune to signals that it neither catches nor blocks (signalfd): such a request would be lost. One that sits in
+// sigtimedwait(2), as busybox does, looks the same from outside, because the kernel unblocks what it waits for.
 static bool init_handles(int signal) {
     char status[4096];
     if (!read_small("/proc/1/status", status, sizeof status))
@@ -49,10 +50,12 @@ static bool init_handles(int signal) {
     return handled >> (signal - 1) & 1;
 }
 
+// So it is sent in any case, and again until it is seen to be handled: neither init minds a second one.
 static enum power_answer signal_init(int signal) {
-    if (!init_handles(signal))
-        return POWER_NOT_YET;
-    return kill(1, signal) == 0 ? POWER_ASKED : POWER_NOBODY;
+    bool handled = init_handles(signal);
+    if (kill(1, signal) < 0)
+        return POWER_NOBODY;
+    return handled ? POWER_ASKED : POWER_NOT_YET;
 }
 
 // The request of sysvinit's telinit(8), see its initreq.h.
@@ -91,7 +94,7 @@ enum power_answer power_ask(enum power power, bool resident) {
     bool off = power == POWER_OFF;
     char program[256];
     if (resident)
-        return signal_init(off ? SIGUSR2 : SIGTERM);
+        return kill(1, off ? SIGUSR2 : SIGTERM) == 0 ? POWER_ASKED : POWER_NOBODY;
     ssize_t size = readlink("/proc/1/exe", program, sizeof program - 1);
     program[size > 0 ? size : 0] = 0;
     const char *name = strrchr(program, '/') ? strrchr(program, '/') + 1 : program;

@@ -323,7 +323,8 @@ async def test_a_pty_has_a_size_that_changes(agent: Agent) -> None:
         command.resize(50, 132)
         await command.write_stdin(b"stty size; echo second-$((1+1))\n")
         assert b"50 132" in await read_until(command, b"second-2")
-        await command.write_stdin(b"echo third-$((1+1)); sleep 60\n")
+        # The inner shell speaks once it is the terminal's foreground group; an interrupt now is for it.
+        await command.write_stdin(b"sh -c 'echo third-$((1+1)); exec sleep 60'\n")
         await read_until(command, b"third-2")
         await command.write_stdin(b"\x03")
         await command.write_stdin(b"exit 5\n")
@@ -357,8 +358,9 @@ async def test_an_unfinished_file_leaves_nothing(agent: Agent, scratch: str) -> 
     with pytest.raises(RuntimeError):
         await agent.file_write(f"{scratch}/half", pieces())
     async with asyncio.timeout(20):
-        while await agent.file_list(scratch):
+        while (names := [entry.name for entry in await agent.file_list(scratch)]) != ["half"] and names:
             pass
+    assert names == []
 
 
 async def test_a_tree_goes_round(agent: Agent, scratch: str) -> None:

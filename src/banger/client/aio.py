@@ -29,6 +29,7 @@ from banger.client.replies import (
     encode_request,
     lost_connection,
     name_problem,
+    not_understood,
 )
 from banger.client.wire import CONTROL, END, MAX_PAYLOAD_BYTES, STDERR, STDIN, STDOUT, Failure
 from banger.model.operation import Operation
@@ -105,7 +106,7 @@ class Following(Generic[R]):
         assert self._reply is not None
         if self._reply.error is not None:
             raise name_problem(self._reply.error)
-        return decode_result(self._request, self._reply.result or msgspec.Raw(b"null"))
+        return decode_result(self._request, self._reply.result)
 
     @property
     def ended(self) -> bool:
@@ -190,7 +191,7 @@ class Client:
             await connection.send(encode_request(request, op=op, detach=True))
             reply = await connection.receive()
             if reply.error is None:
-                return msgspec.json.decode(reply.result or b"null", type=Operation)
+                return _decode_operation(reply)
         raise name_problem(reply.error)
 
     @asynccontextmanager
@@ -255,6 +256,13 @@ class Client:
             self._idle.append(connection)
         else:
             await connection.close()
+
+
+def _decode_operation(reply: Reply) -> Operation:
+    try:
+        return msgspec.json.decode(reply.result, type=Operation)
+    except ValueError as error:
+        raise not_understood(error) from error
 
 
 async def _feed(command: Command, stdin: bytes) -> None:

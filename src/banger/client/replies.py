@@ -41,7 +41,7 @@ class Reply(msgspec.Struct):
 
     op: str = ""
     event: Event | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
     error: dict[str, Any] | None = None
     stream: dict[str, Any] | None = None
 

@@ -86,7 +86,7 @@ def _make_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
             memo: dict[str, Any] = {}
 
         scan = make_scanner(Settings())  # type: ignore[arg-type]
-        chunks = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False)  # type: ignore[arg-type]
+        chunks = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
         if "".join(chunks({"a": [1]}, 0)) != '{"a":[1]}':
             raise TypeError("an encoder of another shape")
     except (ImportError, TypeError):

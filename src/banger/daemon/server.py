@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,15 +129,16 @@ async def open_server(
 ) -> AsyncIterator[Server]:
     """A server that does not listen yet. At the end calls are cancelled, then connections closed."""
     hangups = HangupWatch(asyncio.get_running_loop())
+    # Closed by hand: the group would wrap what is raised in the block, a Problem, into an ExceptionGroup.
+    supervision = AsyncExitStack()
+    calls = await supervision.enter_async_context(asyncio.TaskGroup())
+    server = Server(calls, hangups, credentials=credentials, max_connections=max_connections)
     try:
-        async with asyncio.TaskGroup() as calls:
-            server = Server(calls, hangups, credentials=credentials, max_connections=max_connections)
-            try:
-                yield server
-            finally:
-                server.stop_listening()
-                server.cancel_calls()
+        yield server
+    finally:
+        server.stop_listening()
+        server.cancel_calls()
+        await supervision.aclose()
         server.close_connections()
         await asyncio.sleep(0)  # lets transports deliver connection_lost before the epoll goes
-    finally:
         hangups.close()

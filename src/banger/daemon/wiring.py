@@ -149,14 +149,17 @@ async def open_services(paths: Paths) -> AsyncIterator[Services]:
             )
             vms = VmService(_vm_surroundings(paths, config, store, images, kernels, backends), tasks)
             checks = CheckService(_check_surroundings(paths, config, backends))
-            await vms.recover()
-            yield Services(
-                handlers=_handlers(vms, images, kernels, checks, _Completion(store, images, kernels)),
-                operations=store.operations,
-                count_vms=lambda: VmCounts(*vms.count()),
-                stop_vms=vms.stop_all,
-                log_level=config.log_level,
-            )
+            try:
+                await vms.recover()
+                yield Services(
+                    handlers=_handlers(vms, images, kernels, checks, _Completion(store, images, kernels)),
+                    operations=store.operations,
+                    count_vms=lambda: VmCounts(*vms.count()),
+                    stop_vms=vms.stop_all,
+                    log_level=config.log_level,
+                )
+            finally:
+                await vms.close()
     finally:
         await backends.close()
         store.close()

@@ -22,6 +22,7 @@ MASKED_UNITS = (
     "remote-cryptsetup.target",
     "remote-veritysetup.target",
     "serial-getty@ttyS0.service",
+    "sys-fs-fuse-connections.mount",
     "sys-kernel-config.mount",
     "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount",
@@ -40,6 +41,7 @@ MASKED_UNITS = (
     "systemd-pcrphase.service",
     "systemd-pstore.service",
     "systemd-random-seed.service",
+    "systemd-remount-fs.service",
     "systemd-repart.service",
     "systemd-sysusers.service",
     "systemd-udev-settle.service",
@@ -93,6 +95,12 @@ Storage=volatile
 RuntimeMaxUse=16M
 """
 
+# PID 1 loads these by itself, each from the modules disk. An explicit modprobe and iptables still find them.
+_MODPROBE_CONFIG = """\
+blacklist ip_tables
+blacklist qemu_fw_cfg
+"""
+
 _SYSTEM_CONFIG = """\
 [Manager]
 ShowStatus=no
@@ -130,6 +138,7 @@ DEBIAN_EDIT = TreeEdit(
         "etc/fstab": AddedFile(),
         "etc/motd": AddedFile(),
         "etc/default/locale": AddedFile(b"LANG=C.UTF-8\n"),
+        "etc/modprobe.d/10-banger.conf": AddedFile(_MODPROBE_CONFIG.encode()),
         "etc/ssh/sshd_config.d/10-banger.conf": AddedFile(_SSHD_CONFIG.encode()),
         "etc/systemd/system/ssh.service": AddedFile(_SSH_SERVICE.encode()),
         "etc/systemd/journald.conf.d/10-banger.conf": AddedFile(_JOURNALD_CONFIG.encode()),

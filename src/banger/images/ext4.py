@@ -72,6 +72,18 @@ def measure_tree(tree: Path) -> tuple[int, int]:
     return int(blocks * 1.02 + 512) * _BLOCK_BYTES, inodes
 
 
+def plan_home(debugfs: str, disk: Path) -> tuple[Argv, ...]:
+    """What makes the root of a work disk somebody's home: 0700, and no lost+found to wonder at.
+
+    mke2fs -d takes over the modes of all directories but the first, and makes lost+found whether asked or
+    not; e2fsck makes it again should it ever need one. The mode is the inode's whole i_mode, type included.
+    """
+    return (
+        (debugfs, "-w", "-R", "set_inode_field <2> mode 040700", str(disk)),
+        (debugfs, "-w", "-R", "rmdir lost+found", str(disk)),
+    )
+
+
 async def make_disk(argv: Argv, *, prefix: Argv = ()) -> None:
     """Runs a plan, under the prefix that owns the tree (ownership.py)."""
     await run_tool((*prefix, *argv), timeout_s=_TIMEOUT_S)
@@ -79,6 +91,10 @@ async def make_disk(argv: Argv, *, prefix: Argv = ()) -> None:
 
 def get_mke2fs() -> str:
     return get_tool("mke2fs", package="e2fsprogs")
+
+
+def get_debugfs() -> str:
+    return get_tool("debugfs", package="e2fsprogs")
 
 
 def is_ext4(path: Path) -> bool:

@@ -61,6 +61,8 @@ async def build_disks(
                 journal_mib=_WORK_JOURNAL_MIB,
             )
             await ext4.make_disk(work, prefix=prefix)
+            for argv in ext4.plan_home(ext4.get_debugfs(), directory / WORK_SEED):
+                await ext4.make_disk(argv)
     finally:
         await asyncio.shield(remove_owned_tree(tree))
     return copied

@@ -73,4 +73,3 @@ def _render_stages(stages: list[dict[str, Any]] | None) -> str:
     return ", ".join(
         f"{stage['name']} {render_duration(stage['duration_ms'] / 1000)}" for stage in stages or ()
     )
-

@@ -240,6 +240,13 @@ class VmService:
             if vm.state in LIVE:
                 await self._life.kill(vm)
 
+    async def close(self) -> None:
+        """Lets go of the agents. VMs that still run go on, and can be taken over by a later daemon."""
+        for vm_id in self._life.live:
+            live = await self._life.live.take(vm_id)
+            if live is not None:
+                await live.agent.link.aclose()
+
     async def _stop_for_shutdown(self, vm_id: str) -> None:
         vm = self._around.vms.find(vm_id)
         if vm is None:

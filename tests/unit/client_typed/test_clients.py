@@ -1,0 +1,223 @@
+"""Both typed clients against a real server."""
+
+import asyncio
+import threading
+
+import pytest
+from daemon_harness import open_harness
+
+from banger.api.system import DaemonState, DaemonStatus, OperationShow, OperationWatch, Ping
+from banger.api.vm import VmCreate, VmDetails, VmExec, VmList, VmShow, VmSummaries
+from banger.base.problem import Code, Outcome, Problem
+from banger.client import aio, typed
+from banger.client.replies import (
+    CompletedCommand,
+    DetailEvent,
+    Ended,
+    SnapshotEvent,
+    StageEvent,
+    decode_reply,
+    name_problem,
+)
+from banger.model.operation import OperationState
+from banger.services.operations import events as daemon_events
+
+
+@pytest.fixture
+async def client(harness):
+    async with aio.Client(harness.paths.socket) as client:
+        yield client
+
+
+async def test_results_have_the_types_of_the_api(client):
+    assert isinstance(await client.call(VmShow(vm="web")), VmDetails)
+    assert await client.call(VmList(all=True)) == VmSummaries(vms=[])
+    assert isinstance(await client.call(DaemonStatus()), DaemonState)
+    await client.call(Ping())
+
+
+async def test_errors_are_problems(client):
+    with pytest.raises(Problem) as caught:
+        await client.call(VmShow(vm="missing"))
+    problem = caught.value
+    assert (problem.code, problem.outcome) == (Code.NOT_FOUND, Outcome.NOT_STARTED)
+    assert problem.hint == "banger vm list --all"
+
+
+async def test_connections_are_used_again_and_calls_run_at_once(client, harness):
+    for _ in range(5):
+        await client.call(Ping())
+    assert harness.server.connections == 1
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(client.call(VmShow(vm=f"vm{n}"))) for n in range(10)]
+    assert [task.result().vm.name for task in tasks] == [f"vm{n}" for n in range(10)]
+
+
+async def test_events_come_typed_and_then_the_result(client, harness):
+    harness.services.release.set()
+    events = []
+    details = await client.call(VmCreate(name="db"), on_event=events.append, op="op-a")
+    assert details.vm.name == "db"
+    assert [type(event) for event in events] == [StageEvent, DetailEvent, StageEvent, StageEvent, StageEvent]
+    assert (await client.call(OperationShow(operation="op-a"))).state is OperationState.SUCCEEDED
+
+
+async def test_following_reads_events_one_by_one_and_leaving_cancels(client, harness):
+    with pytest.raises(LookupError):
+        async with client.follow(VmCreate(name="db")) as following:
+            async for event in following.events():
+                assert isinstance(event, StageEvent)
+                raise LookupError
+    await asyncio.wait_for(harness.services.undone.wait(), 5)
+
+
+async def test_cancelling_a_call_cancels_its_work(client, harness):
+    calling = asyncio.create_task(client.call(VmCreate(name="db")))
+    await asyncio.wait_for(harness.services.began.wait(), 5)
+    calling.cancel()
+    await asyncio.wait({calling})
+    await asyncio.wait_for(harness.services.undone.wait(), 5)
+    await client.call(Ping())
+
+
+async def test_begin_goes_on_alone_and_is_watched(client, harness):
+    operation = await client.begin(VmCreate(name="db"))
+    assert operation.state is OperationState.RUNNING
+    harness.services.release.set()
+    ended = await client.call(OperationWatch(operation=operation.id))
+    assert ended.state is OperationState.SUCCEEDED
+    with pytest.raises(Problem):
+        await client.begin(Ping())
+
+
+async def test_a_command_with_input_output_signal_and_size(client):
+    async with client.exec(VmExec(vm="web", argv=["cat", "3"], stdin=True)) as command:
+        assert command.pid == 42
+        await command.write(b"hello")
+        await command.resize(24, 80)
+        await command.close_stdin()
+        outputs = [output async for output in command.outputs()]
+        assert outputs == [(1, b"hello"), (2, b"24x80")]
+        assert await command.wait() == Ended(status=3)
+    async with client.exec(VmExec(vm="web", argv=["cat"])) as command:
+        await command.send_signal(9)
+        ended = await command.wait()
+        assert (ended.signal, ended.exit_status) == (9, 137)
+
+
+@pytest.mark.parametrize(("argv", "code"), [("refuse", Code.NOT_RUNNING), ("break", Code.UNAVAILABLE)])
+async def test_a_command_that_cannot_be_run_is_a_problem(client, argv, code):
+    with pytest.raises(Problem) as caught:
+        await client.run_command(VmExec(vm="web", argv=[argv]))
+    assert caught.value.code is code
+
+
+async def test_leaving_a_command_ends_it(client, harness):
+    async with client.exec(VmExec(vm="web", argv=["sink"])):
+        pass
+    await asyncio.wait_for(harness.services.cancelled.wait(), 5)
+
+
+async def test_run_command_passes_megabytes_both_ways(client):
+    data = bytes(range(256)) * 8192
+    completed = await client.run_command(VmExec(vm="web", argv=["cat", "4"], stdin=True), data)
+    assert completed == CompletedCommand(4, data, b"")
+    early = await client.run_command(VmExec(vm="web", argv=["burst", "5"], stdin=True), data * 4)
+    assert (early.status, len(early.stdout)) == (5, 8 * 2**20)
+
+
+async def test_a_daemon_that_is_not_there_is_a_problem(tmp_path):
+    with pytest.raises(Problem) as caught:
+        await aio.Client(str(tmp_path / "none")).call(Ping())
+    assert caught.value.code is Code.UNAVAILABLE
+
+
+async def test_a_daemon_that_was_replaced_is_found_again(tmp_path):
+    client = None
+    for _ in range(2):
+        async with open_harness(tmp_path) as harness:
+            client = client or aio.Client(harness.paths.socket)
+            await client.call(Ping())
+    with pytest.raises(Problem):
+        await client.call(Ping())
+
+
+class TestBlocking:
+    """The blocking client in a thread, as the server has the loop."""
+
+    async def run(self, harness, use):
+        def work():
+            with typed.Client(harness.paths.socket) as client:
+                return use(client)
+
+        return await asyncio.to_thread(work)
+
+    async def test_calls(self, harness):
+        harness.services.release.set()
+        events = []
+
+        def use(client):
+            assert client.call(VmShow(vm="web")).vm.name == "web"
+            assert client.call(VmCreate(name="db"), on_event=events.append).vm.name == "db"
+            assert client.begin(VmCreate(name="db")).state is OperationState.RUNNING
+            with pytest.raises(Problem) as caught:
+                client.call(VmShow(vm="missing"))
+            client.call(Ping())
+            return caught.value
+
+        problem = await self.run(harness, use)
+        assert problem.code is Code.NOT_FOUND
+        assert isinstance(events[0], StageEvent)
+
+    async def test_commands(self, harness):
+        data = bytes(range(256)) * 8192
+
+        def use(client):
+            assert client.run_command(VmExec(vm="w", argv=["cat", "4"], stdin=True), data) == (4, data, b"")
+            early = client.run_command(VmExec(vm="w", argv=["burst", "5"], stdin=True), data * 4)
+            assert (early.status, len(early.stdout)) == (5, 8 * 2**20)
+            for argv in ("refuse", "break"):
+                with pytest.raises(Problem):
+                    client.run_command(VmExec(vm="w", argv=[argv]))
+            client.call(Ping())
+
+        await self.run(harness, use)
+
+    async def test_an_exception_on_the_way_cancels_the_work(self, harness):
+        def use(client):
+            def stop(event):
+                raise LookupError
+
+            with pytest.raises(LookupError):
+                client.call(VmCreate(name="db"), on_event=stop)
+            client.call(Ping())
+
+        await self.run(harness, use)
+        await asyncio.wait_for(harness.services.undone.wait(), 5)
+
+    def test_no_daemon(self, tmp_path):
+        assert threading.current_thread() is threading.main_thread()
+        with pytest.raises(Problem) as caught:
+            typed.Client(str(tmp_path / "none")).call(Ping())
+        assert caught.value.code is Code.UNAVAILABLE
+
+
+def test_the_clients_events_are_those_of_the_daemon():
+    for mine, theirs in (
+        (StageEvent, daemon_events.StageEvent),
+        (DetailEvent, daemon_events.DetailEvent),
+        (SnapshotEvent, daemon_events.SnapshotEvent),
+    ):
+        assert mine.__struct_fields__ == theirs.__struct_fields__
+        assert mine.__struct_config__.tag == theirs.__struct_config__.tag
+
+
+def test_an_unknown_code_counts_as_internal():
+    problem = name_problem({"code": "of_the_future", "message": "m", "outcome": "unknown"})
+    assert (problem.code, problem.brief) == (Code.INTERNAL, "m")
+
+
+def test_nonsense_from_the_daemon_is_a_problem():
+    with pytest.raises(Problem) as caught:
+        decode_reply(b"hello\n")
+    assert caught.value.code is Code.BAD_VERSION

@@ -1,0 +1,261 @@
+"""A daemon from start to end: directories, lock, socket, ready line, signals, order of the shutdown."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from daemon_harness import FakeServices, Wire, make_paths
+
+from banger.base.problem import Code, Problem
+from banger.daemon.main import main, serve
+from banger.daemon.shutdown import Shutdown
+from banger.daemon.startup import Herald, hold_lock
+from banger.model.operation import Operation, OperationState
+from banger.store.sqlite import open_store
+
+LAUNCH = """
+import sys, types, importlib.util
+spec = importlib.util.spec_from_file_location("daemon_harness", sys.argv[1])
+harness = sys.modules["daemon_harness"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(harness)
+wiring = types.ModuleType("banger.daemon.wiring")
+def open_services(paths):
+    return harness.FakeServices().open(paths)
+wiring.open_services = open_services
+sys.modules["banger.daemon.wiring"] = wiring
+from banger.daemon.main import main
+raise SystemExit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def root_logger():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return make_paths(tmp_path)
+
+
+class Daemon:
+    def __init__(self, paths, shutdown, services, task):
+        self.paths = paths
+        self.shutdown = shutdown
+        self.services = services
+        self.task = task
+        self.clients = []
+
+    async def connect(self):
+        client = Wire(*await asyncio.open_unix_connection(self.paths.socket))
+        self.clients.append(client)
+        return client
+
+
+@asynccontextmanager
+async def running_daemon(paths):
+    ready, told = os.pipe()
+    services, shutdown = FakeServices(), Shutdown()
+    loop = asyncio.get_running_loop()
+    is_ready = asyncio.Event()
+    loop.add_reader(ready, is_ready.set)
+    task = asyncio.create_task(serve(paths, services.open, herald=Herald(told), shutdown=shutdown))
+    waiting = asyncio.create_task(is_ready.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+    loop.remove_reader(ready)
+    waiting.cancel()
+    try:
+        if task.done():
+            await task
+        line = os.read(ready, 4096)
+        assert json.loads(line) == {"ready": True, "socket": paths.socket}
+        assert os.read(ready, 1) == b""  # closed after the line
+        daemon = Daemon(paths, shutdown, services, task)
+        yield daemon
+        shutdown.ask()
+        await asyncio.wait_for(task, 10)
+        for client in daemon.clients:
+            client.writer.close()
+    finally:
+        os.close(ready)
+        task.cancel()
+
+
+async def test_start_serve_stop_leaves_nothing(paths):
+    async with running_daemon(paths) as daemon:
+        client = await daemon.connect()
+        assert (await client.call("daemon.ping"))["result"] == {}
+        assert stat.S_IMODE(os.stat(paths.socket).st_mode) == 0o600
+        assert Path(paths.lock).read_text() == f"{os.getpid()}\n"
+        assert (await client.call("daemon.stop"))["result"] == {}
+        assert await client.at_end()
+        await asyncio.wait_for(daemon.task, 5)
+        assert daemon.services.stopped.is_set()
+    assert not Path(paths.socket).exists()
+    records = [json.loads(line) for line in Path(paths.log).read_text().splitlines()]
+    assert [record["message"] for record in records] == ["ready", "shutting down", "ended"]
+    assert stat.S_IMODE(os.stat(paths.database).st_mode) == 0o600
+
+
+async def test_who_asked_for_the_stop_sees_the_end_when_all_is_over(paths):
+    async with running_daemon(paths) as daemon:
+        client = await daemon.connect()
+        await client.call("daemon.stop")
+        assert await client.at_end()
+        async with running_daemon(paths):  # at once: lock, socket and store are free
+            pass
+
+
+async def test_the_shutdown_undoes_operations_ends_calls_and_tells_both(paths):
+    async with running_daemon(paths) as daemon:
+        attached, call, stream, other = [await daemon.connect() for _ in range(4)]
+        await attached.send({"v": 1, "method": "vm.create", "params": {"name": "web"}, "op": "op-a"})
+        await daemon.services.began.wait()
+        daemon.services.began.clear()
+        await call.send({"v": 1, "method": "vm.show", "params": {"vm": "wait"}})
+        await daemon.services.began.wait()
+        await stream.send({"v": 1, "method": "vm.exec", "params": {"vm": "web", "argv": ["sink"]}})
+        await stream.receive()
+        await other.call("daemon.stop")
+        assert (await other.call("daemon.ping"))["error"]["code"] == "unavailable"
+        while "event" in (line := await attached.receive()):
+            pass
+        assert line["error"]["code"] == "cancelled"
+        assert (await call.receive())["error"]["code"] == "cancelled"
+        kind, payload = await stream.receive_frame()
+        assert (kind, json.loads(payload)["error"]["code"]) == (4, "cancelled")
+        assert daemon.services.undone.is_set()
+        await asyncio.wait_for(daemon.task, 5)
+    store = open_store(Path(paths.database))
+    assert store.operations.find("op-a").state is OperationState.CANCELLED
+    store.close()
+
+
+async def test_a_second_daemon_on_the_same_directories_is_refused(paths):
+    async with running_daemon(paths) as daemon:
+        with pytest.raises(Problem) as caught:
+            await serve(paths, FakeServices().open)
+        assert caught.value.code is Code.CONFLICT
+        assert f"pid {os.getpid()}" in caught.value.brief
+        assert (await (await daemon.connect()).call("daemon.ping"))["result"] == {}
+
+
+async def test_a_stale_socket_is_replaced(paths):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(paths.socket)
+    async with running_daemon(paths) as daemon:
+        assert (await (await daemon.connect()).call("daemon.ping"))["result"] == {}
+
+
+async def test_operations_of_a_daemon_that_died_are_closed_at_start(paths):
+    store = open_store(Path(paths.database))
+    store.operations.save(
+        Operation(id="op-x", kind="vm.create", subject="web", state=OperationState.RUNNING, started_at="t")
+    )
+    store.close()
+    async with running_daemon(paths) as daemon:
+        shown = (await (await daemon.connect()).call("operation.show", {"operation": "op-x"}))["result"]
+        assert shown["state"] == "failed"
+        assert shown["error"]["outcome"] == "unknown"
+        assert shown["finished_at"]
+
+
+async def test_a_runtime_directory_that_others_may_enter_is_refused(paths):
+    os.chmod(paths.runtime, 0o755)
+    with pytest.raises(Problem, match="0755"):
+        await serve(paths, FakeServices().open)
+
+
+async def test_a_socket_path_that_is_too_long_is_refused_and_nothing_stays(tmp_path):
+    paths = make_paths(tmp_path / ("x" * 100))
+    with pytest.raises(Problem, match="longer than 107 bytes"):
+        await serve(paths, FakeServices().open)
+    with hold_lock(Path(paths.lock)):
+        pass
+
+
+async def test_services_that_fail_to_open_end_the_daemon(paths):
+    Path(paths.database).write_bytes(b"this is no database")
+    with pytest.raises(Problem) as caught:
+        await serve(paths, FakeServices().open)
+    assert caught.value.code is Code.UNAVAILABLE
+
+
+async def test_the_second_signal_hurries(paths):
+    shutdown = Shutdown()
+    with shutdown.handle_signals():
+        for event in (shutdown.asked, shutdown.hurry):
+            assert not event.is_set()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(event.wait(), 5)
+
+
+async def test_hurrying_does_not_wait_for_an_undo(paths):
+    async with running_daemon(paths) as daemon:
+        client = await daemon.connect()
+        await client.send({"v": 1, "method": "vm.create", "params": {"name": "slow-undo"}, "detach": True})
+        await daemon.services.undoing.wait() if daemon.services.undoing.is_set() else None
+        await daemon.services.began.wait()
+        daemon.shutdown.ask_by_signal()
+        await asyncio.wait_for(daemon.services.undoing.wait(), 5)
+        assert not daemon.services.stopped.is_set()
+        daemon.shutdown.ask_by_signal()
+        await asyncio.wait_for(daemon.task, 5)
+        assert daemon.services.stopped.is_set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_process_tells_that_it_is_ready_and_ends_by_a_signal(tmp_path, number):
+    environment = {**os.environ, "BANGER_RUNTIME_DIR": f"{tmp_path}/run", "XDG_STATE_HOME": f"{tmp_path}/state"}
+    argv = [sys.executable, "-c", LAUNCH, str(Path(__file__).with_name("harness.py"))]
+
+    def launch():
+        ready, told = os.pipe()
+        daemon = subprocess.Popen(
+            [*argv, "--ready-fd", str(told)], env=environment, pass_fds=[told], stderr=subprocess.PIPE
+        )
+        os.close(told)
+        with os.fdopen(ready) as reader:
+            return daemon, json.loads(reader.read())
+
+    daemon, line = launch()
+    with daemon:
+        try:
+            assert line["ready"] is True
+            second, line = launch()
+            with second:
+                assert second.wait(10) == Code.CONFLICT.info.exit_status
+            assert line["error"]["message"] == f"another daemon runs (pid {daemon.pid})"
+        finally:
+            daemon.send_signal(number)
+        assert daemon.wait(10) == 0
+        assert daemon.stderr.read() == b""
+    assert not (tmp_path / "run/daemon.sock").exists()
+
+
+def test_a_daemon_that_cannot_start_says_so_on_stderr(tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir(mode=0o755)
+    os.chmod(tmp_path / "run", 0o755)
+    monkeypatch.setenv("BANGER_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    wiring = type(sys)("banger.daemon.wiring")
+    wiring.open_services = None
+    monkeypatch.setitem(sys.modules, "banger.daemon.wiring", wiring)
+    assert main([]) == Code.UNAUTHORIZED.info.exit_status
+    error = capsys.readouterr().err
+    assert "error: " in error
+    assert "hint: " in error
