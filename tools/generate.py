@@ -255,7 +255,7 @@ def render_cli_page() -> str:
                 "",
             ]
     for name in catalog.COMMANDS:
-        if " " not in name:
+        if " " not in name and not name.startswith("_"):
             lines += [
                 f"## banger {name}",
                 "",

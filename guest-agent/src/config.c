@@ -50,6 +50,16 @@ static bool parse_address(struct config *config, const char *value) {
     return value && *value == 0;
 }
 
+// resolv.conf(5) is read up to three; a fourth is already of no use.
+static bool parse_resolver(struct config *config, const char *value) {
+    uint8_t address[4];
+    if (!parse_whole_ipv4(value, address))
+        return false;
+    if (config->resolver_count < RESOLVERS_MAX)
+        memcpy(config->resolvers[config->resolver_count++], address, sizeof address);
+    return true;
+}
+
 static bool parse_channel(struct config *config, const char *value) {
     if (config->channel_count == CHANNELS_MAX)
         return false;
@@ -91,7 +101,7 @@ static bool parse_pair(struct config *config, const char *key, const char *value
     if (strcmp(key, "gateway") == 0)
         return config->has_gateway = parse_whole_ipv4(value, config->gateway);
     if (strcmp(key, "dns") == 0)
-        return config->resolver_count < RESOLVERS_MAX && parse_whole_ipv4(value, config->resolvers[config->resolver_count++]);
+        return parse_resolver(config, value);
     if (strcmp(key, "channel") == 0)
         return parse_channel(config, value);
     if (strcmp(key, "init") == 0)

@@ -4,13 +4,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/vm_sockets.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+// After sys/socket.h: kernel headers before 5.16 or so use its types without including them.
+#include <linux/vm_sockets.h>
 
 #define PORTS "/sys/class/virtio-ports"
 

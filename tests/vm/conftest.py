@@ -1,32 +1,101 @@
-"""Raw boots for the vm tier: the material that guests are made of, and a guest on QEMU without a daemon."""
+"""A user's banger of its own: the command line, a daemon, real guests. Kernel and images are made once."""
 
-import asyncio
+import json
 import os
 import shutil
-import stat
+import subprocess
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from banger.base.cpio import CpioEntry, render_archive
 from banger.base.process import find_tool
-from banger.guest.agent import Agent
-from banger.guest.bootconfig import BootConfig, render_boot_archive
-from banger.guest.link import Link
-from banger.model.machine import Disk, DiskFormat, Machine, UserNetwork
-from banger.network.user import DNS, GATEWAY, GUEST_ADDRESS, PREFIX_LENGTH
-from banger.vmm.contract import Handle, Place
-from banger.vmm.overlay import create_overlay
-from banger.vmm.qemu.backend import QemuVmm
+from banger.daemon.wiring import GUEST_PROGRAM
 
-REPOSITORY = Path(__file__).parents[2]
-CHANNEL = "banger.agent"
-BOOT_DEADLINE_S = 120
-KERNEL_ARGUMENTS = ("console=ttyS0", "quiet", "panic=-1", "cryptomgr.notests", "random.trust_cpu=on")
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("BANGER_TEST_DATA") or ROOT / "build" / "test-data")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.vm)
+            item.add_marker(pytest.mark.timeout(900))
+
+
+class Banger:
+    """The command line of one user, with directories of their own."""
+
+    def __init__(self, home: Path, data: Path = DATA) -> None:
+        self.home = home
+        self.environment = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(home),
+            "XDG_DATA_HOME": str(data),
+            "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_STATE_HOME": str(home / "state"),
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "BANGER_RUNTIME_DIR": str(home / "run"),
+            "PYTHONPATH": str(ROOT / "src"),
+        }
+
+    @staticmethod
+    def argv(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "banger.cli", *arguments]
+
+    def run(self, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess:
+        options.setdefault("stdin", None if "input" in options else subprocess.DEVNULL)
+        options.setdefault("timeout", 600)
+        if "input" in options:
+            del options["stdin"]
+        done = subprocess.run(self.argv(*arguments), env=self.environment, capture_output=True, **options)
+        if check and done.returncode != 0:
+            raise AssertionError(f"banger {' '.join(arguments)}: {done.returncode}\n{done.stderr.decode()}")
+        return done
+
+    def start(self, *arguments: str, **options) -> subprocess.Popen:
+        return subprocess.Popen(self.argv(*arguments), env=self.environment, **options)
+
+    def json(self, *arguments: str):
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def guest(self, name: str, *command: str, **options) -> str:
+        return self.run("vm", "exec", name, "--", *command, **options).stdout.decode()
+
+    def vm_directories(self) -> list[Path]:
+        return [*(self.home / "state" / "banger" / "vms").glob("*"), *(self.home / "run" / "vms").glob("*")]
+
+    def vmm_processes(self) -> list[int]:
+        """QEMU processes of this user's VMs: their command lines name our directories."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = entry.read_bytes()
+            except OSError:
+                continue
+            if str(self.home).encode() in line and b"qemu-system" in line.split(b"\0")[0]:
+                found.append(int(entry.parent.name))
+        return found
+
+    def leftovers(self) -> list[object]:
+        return [*self.vm_directories(), *self.vmm_processes(), *self.json("vm", "list", "--all")["vms"]]
+
+
+def open_home() -> Iterator[Banger]:
+    home = Path(tempfile.mkdtemp(prefix="bv-", dir="/tmp"))
+    banger = Banger(home)
+    try:
+        yield banger
+        banger.run("daemon", "stop", check=False)
+        assert banger.vmm_processes() == []
+    finally:
+        logs = ROOT / "build" / "vm-logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        if (home / "state" / "banger" / "daemon.log").exists():
+            shutil.copy(home / "state" / "banger" / "daemon.log", logs / f"{home.name}.log")
+        shutil.rmtree(home)
 
 
 def skip_or_fail(reason: str) -> None:
@@ -38,86 +107,39 @@ def skip_or_fail(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def material() -> Path:
-    """The directory with vmlinux, base.cpio and rootfs.ext4: BANGER_TEST_MATERIAL, else build/material."""
-    directory = Path(os.environ.get("BANGER_TEST_MATERIAL", REPOSITORY / "build" / "material"))
-    for name in ("vmlinux", "base.cpio", "rootfs.ext4"):
-        if not (directory / name).exists():
-            skip_or_fail(f"{directory / name} is missing: run make material")
+    """Kernel and image, made by the first run on a machine and kept in build/. A directory with links to
+    vmlinux, base.cpio and rootfs.ext4, for tests that boot without a daemon."""
     if find_tool("qemu-system-x86_64") is None:
-        skip_or_fail("qemu-system-x86_64 is not installed")
-    return directory
+        skip_or_fail("qemu-system-x86_64 is not installed: tools/packages test")
+    DATA.mkdir(parents=True, exist_ok=True)
+    for banger in open_home():
+        kernel = banger.json("kernel", "pull")
+        image = banger.json("image", "build")
+    links = DATA / "links"
+    shutil.rmtree(links, ignore_errors=True)
+    links.mkdir()
+    kernels, images = DATA / "banger" / "kernels" / kernel["name"], DATA / "banger" / "images" / image["name"]
+    (links / "vmlinux").symlink_to((kernels / "vmlinux").resolve())
+    (links / "base.cpio").symlink_to((kernels / kernel["base_initramfs"]).resolve())
+    (links / "rootfs.ext4").symlink_to((images / "rootfs.ext4").resolve())
+    return links
 
 
 @pytest.fixture(scope="session")
 def guest_program() -> Path:
-    program = Path(os.environ.get("BANGER_TEST_INIT", REPOSITORY / "build/guest/banger-init-x86_64"))
+    program = Path(os.environ.get("BANGER_TEST_INIT") or GUEST_PROGRAM)
     if not program.exists():
-        skip_or_fail(f"{program} is missing: run make guest-program")
+        skip_or_fail(f"{program} is missing: make guest-program")
     return program
 
 
-class RawGuest(NamedTuple):
-    """A booted guest with its agent, and the parts it was made of."""
-
-    vmm: QemuVmm
-    handle: Handle
-    place: Place
-    agent: Agent
-    overlay: Path
+@pytest.fixture(scope="module")
+def banger(material: Path) -> Iterator[Banger]:
+    yield from open_home()
 
 
-BootRaw = Callable[..., AbstractAsyncContextManager[RawGuest]]
-
-
-@pytest.fixture(scope="session")
-def boot_raw(material: Path, guest_program: Path) -> BootRaw:
-    """`async with boot_raw(network=…, vcpus=…) as guest`: a guest of its own, resident, gone afterwards."""
-
-    @asynccontextmanager
-    async def boot(network: UserNetwork | None = None, vcpus: int = 1) -> AsyncIterator[RawGuest]:
-        directory = Path(tempfile.mkdtemp(prefix="bt-", dir="/tmp"))
-        place = Place(str(directory / "run"), str(directory / "state"))
-        for part in place:
-            Path(part).mkdir(mode=0o700)
-        overlay, initramfs = directory / "state/root.qcow2", directory / "state/initramfs"
-        create_overlay(overlay, material / "rootfs.ext4")
-        _write_initramfs(initramfs, material, guest_program, network)
-        machine = Machine(
-            id="raw",
-            name="raw",
-            vcpus=vcpus,
-            memory_mib=256,
-            kernel=str(material / "vmlinux"),
-            initramfs=str(initramfs),
-            kernel_arguments=KERNEL_ARGUMENTS,
-            disks=(Disk(serial="root", path=str(overlay), format=DiskFormat.QCOW2),),
-            network=network,
-            agent_channel=CHANNEL,
-        )
-        vmm = QemuVmm()
-        handle = await vmm.start(machine, place)
-        try:
-            async with asyncio.timeout(BOOT_DEADLINE_S):
-                link = await Link.open(*await vmm.connect_agent(handle))
-            async with link:
-                yield RawGuest(vmm, handle, place, Agent(link), overlay)
-        finally:
-            await vmm.kill(handle)
-            await vmm.close()
-            shutil.rmtree(directory)
-
-    return boot
-
-
-def _write_initramfs(path: Path, material: Path, program: Path, network: UserNetwork | None) -> None:
-    config = BootConfig(
-        hostname="raw",
-        root="root",
-        address=f"{GUEST_ADDRESS}/{PREFIX_LENGTH}" if network else None,
-        gateway=GATEWAY if network else None,
-        dns=(DNS,) if network else (),
-        channel=(f"virtio-serial:{CHANNEL}",),
-        init="none",
-    )
-    init = render_archive([CpioEntry("init", stat.S_IFREG | 0o755, content=program.read_bytes())])
-    path.write_bytes((material / "base.cpio").read_bytes() + init + render_boot_archive(config))
+@pytest.fixture(scope="module")
+def vm(banger: Banger) -> str:
+    """One running VM that a module's tests share and leave as they found it."""
+    banger.run("vm", "create", "--name", "shared", "--memory", "384M", "--wait-ssh")
+    return "shared"

@@ -1,8 +1,7 @@
 """The Python link against the real agent: in a QEMU guest, and as a process on this machine.
 
-Daemon-independent. `in_guest` boots `build/material` with the agent built in `build/`; `on_host` runs the
-same program over a socket pair as `guest-agent/README.md` describes. A part that is missing skips with its
-name.
+Daemon-independent. `in_guest` boots the material with the guest program; `on_host` runs the same program over
+a socket pair as `guest-agent/README.md` describes.
 """
 
 import asyncio
@@ -33,9 +32,6 @@ from banger.guest.frames import WINDOW_BYTES, Stream
 from banger.guest.link import Link
 from banger.model.machine import Disk, Machine
 
-REPOSITORY = Path(__file__).parents[2]
-MATERIAL = REPOSITORY / "build" / "material"
-PROGRAM = Path(os.environ.get("BANGER_TEST_INIT", REPOSITORY / "build" / "guest" / "banger-init-x86_64"))
 PORT = "banger.agent"
 BOOT_DEADLINE_S = 120
 KERNEL_ARGUMENTS = ("console=ttyS0", "quiet", "panic=-1", "cryptomgr.notests", "random.trust_cpu=on")
@@ -45,16 +41,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Connect = Callable[[], Awaitable[Link]]
 
 
-def need(path: Path) -> Path:
-    if not path.exists():
-        pytest.skip(f"{path} is missing: run make material")
-    return path
-
-
 @asynccontextmanager
-async def run_on_host(directory: Path) -> AsyncIterator[Connect]:
+async def run_on_host(directory: Path, program: Path, material: Path) -> AsyncIterator[Connect]:
     """Each connection is a fresh socket pair and a fresh agent process that ends with it."""
-    need(PROGRAM)
     processes: list[asyncio.subprocess.Process] = []
 
     async def connect() -> Link:
@@ -62,7 +51,7 @@ async def run_on_host(directory: Path) -> AsyncIterator[Connect]:
         with theirs:
             processes.append(
                 await asyncio.create_subprocess_exec(
-                    PROGRAM, "--agent-fd", str(theirs.fileno()), pass_fds=[theirs.fileno()], cwd=directory
+                    program, "--agent-fd", str(theirs.fileno()), pass_fds=[theirs.fileno()], cwd=directory
                 )
             )
         async with asyncio.timeout(10):
@@ -78,7 +67,7 @@ async def run_on_host(directory: Path) -> AsyncIterator[Connect]:
 
 
 @asynccontextmanager
-async def run_in_guest(directory: Path) -> AsyncIterator[Connect]:
+async def run_in_guest(directory: Path, program: Path, material: Path) -> AsyncIterator[Connect]:
     """One guest, resident mode (no distribution's init), for all tests of this module."""
     from banger.vmm.contract import Place
     from banger.vmm.qemu.backend import QemuVmm
@@ -87,8 +76,7 @@ async def run_in_guest(directory: Path) -> AsyncIterator[Connect]:
     runtime.mkdir(mode=0o700)
     state.mkdir(mode=0o700)
     root = state / "root.img"
-    need(PROGRAM)
-    await asyncio.to_thread(clone_sparse, need(MATERIAL / "rootfs.ext4"), root)
+    await asyncio.to_thread(clone_sparse, material / "rootfs.ext4", root)
     config = BootConfig(
         hostname="agent-test",
         root="root",
@@ -98,17 +86,17 @@ async def run_in_guest(directory: Path) -> AsyncIterator[Connect]:
             GuestFile(path="/etc/banger-test/file", content=b"from the host\n", mode=0o640, uid=3, gid=4),
         ),
     )
-    program = CpioEntry("init", stat.S_IFREG | 0o755, content=need(PROGRAM).read_bytes())
+    init = CpioEntry("init", stat.S_IFREG | 0o755, content=program.read_bytes())
     initramfs = state / "initramfs"
     initramfs.write_bytes(
-        need(MATERIAL / "base.cpio").read_bytes() + render_archive([program]) + render_boot_archive(config)
+        (material / "base.cpio").read_bytes() + render_archive([init]) + render_boot_archive(config)
     )
     machine = Machine(
         id="agent-test",
         name="agent-test",
         vcpus=1,
         memory_mib=256,
-        kernel=str(need(MATERIAL / "vmlinux")),
+        kernel=str(material / "vmlinux"),
         initramfs=str(initramfs),
         kernel_arguments=KERNEL_ARGUMENTS,
         disks=(Disk(serial="root", path=str(root)),),
@@ -145,9 +133,9 @@ def place(request) -> Callable[[Path], object]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def connect(place, tmp_path_factory) -> AsyncIterator[Connect]:
+async def connect(place, tmp_path_factory, guest_program, material) -> AsyncIterator[Connect]:
     directory = Path(tmp_path_factory.mktemp("agent"))
-    async with place(directory) as connecting:
+    async with place(directory, guest_program, material) as connecting:
         yield connecting
     shutil.rmtree(directory)
 

@@ -2,20 +2,30 @@
 
 import asyncio
 import os
+import shutil
+import stat
 import subprocess
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
 
+from banger.base.cpio import CpioEntry, render_archive
 from banger.base.problem import Code, Outcome, Problem
-from banger.model.machine import Disk, Machine, PortForward
+from banger.guest.agent import Agent
+from banger.guest.bootconfig import BootConfig, render_boot_archive
+from banger.guest.link import Link
+from banger.model.machine import Disk, DiskFormat, Machine, PortForward, UserNetwork
 from banger.network.ports import find_port
-from banger.network.user import DNS, GATEWAY, LOOPBACK, plan_user_network
-from banger.vmm.contract import Place
+from banger.network.user import DNS, GATEWAY, GUEST_ADDRESS, LOOPBACK, PREFIX_LENGTH, plan_user_network
+from banger.vmm.contract import Handle, Place
 from banger.vmm.logs import read_tail
+from banger.vmm.overlay import create_overlay
 from banger.vmm.qemu.backend import QemuVmm
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module")]
@@ -43,6 +53,78 @@ try:
 except OSError as e:
     print("unreachable", type(e).__name__)
 """
+
+
+CHANNEL = "banger.agent"
+BOOT_DEADLINE_S = 120
+KERNEL_ARGUMENTS = ("console=ttyS0", "quiet", "panic=-1", "cryptomgr.notests", "random.trust_cpu=on")
+
+
+class RawGuest(NamedTuple):
+    """A booted guest with its agent, and the parts it was made of."""
+
+    vmm: QemuVmm
+    handle: Handle
+    place: Place
+    agent: Agent
+    overlay: Path
+
+
+BootRaw = Callable[..., AbstractAsyncContextManager[RawGuest]]
+
+
+@pytest.fixture(scope="session")
+def boot_raw(material: Path, guest_program: Path) -> BootRaw:
+    """`async with boot_raw(network=…, vcpus=…) as guest`: a guest of its own, resident, gone afterwards."""
+
+    @asynccontextmanager
+    async def boot(network: UserNetwork | None = None, vcpus: int = 1) -> AsyncIterator[RawGuest]:
+        directory = Path(tempfile.mkdtemp(prefix="bt-", dir="/tmp"))
+        place = Place(str(directory / "run"), str(directory / "state"))
+        for part in place:
+            Path(part).mkdir(mode=0o700)
+        overlay, initramfs = directory / "state/root.qcow2", directory / "state/initramfs"
+        create_overlay(overlay, material / "rootfs.ext4")
+        _write_initramfs(initramfs, material, guest_program, network)
+        machine = Machine(
+            id="raw",
+            name="raw",
+            vcpus=vcpus,
+            memory_mib=256,
+            kernel=str(material / "vmlinux"),
+            initramfs=str(initramfs),
+            kernel_arguments=KERNEL_ARGUMENTS,
+            disks=(Disk(serial="root", path=str(overlay), format=DiskFormat.QCOW2),),
+            network=network,
+            agent_channel=CHANNEL,
+        )
+        vmm = QemuVmm()
+        handle = await vmm.start(machine, place)
+        try:
+            async with asyncio.timeout(BOOT_DEADLINE_S):
+                link = await Link.open(*await vmm.connect_agent(handle))
+            async with link:
+                yield RawGuest(vmm, handle, place, Agent(link), overlay)
+        finally:
+            await vmm.kill(handle)
+            await vmm.close()
+            shutil.rmtree(directory)
+
+    return boot
+
+
+def _write_initramfs(path: Path, material: Path, program: Path, network: UserNetwork | None) -> None:
+    config = BootConfig(
+        hostname="raw",
+        root="root",
+        address=f"{GUEST_ADDRESS}/{PREFIX_LENGTH}" if network else None,
+        gateway=GATEWAY if network else None,
+        dns=(DNS,) if network else (),
+        channel=(f"virtio-serial:{CHANNEL}",),
+        init="none",
+    )
+    init = render_archive([CpioEntry("init", stat.S_IFREG | 0o755, content=program.read_bytes())])
+    path.write_bytes((material / "base.cpio").read_bytes() + init + render_boot_archive(config))
 
 
 def plan(*, nat: bool):
@@ -166,8 +248,6 @@ async def test_a_taken_port_is_a_conflict_that_may_be_tried_again(material, tmp_
 async def test_a_disk_that_qemu_refuses_is_told_in_its_words(material, tmp_path):
     disk = tmp_path / "a,b.qcow2"
     disk.write_bytes(b"not a qcow2" * 100)
-    from banger.model.machine import DiskFormat
-
     machine = Machine(
         id="bad",
         name="bad",

@@ -10,8 +10,9 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,35 +65,14 @@ async def start_process(
     *,
     cwd: Path | None = None,
     extra_env: Mapping[str, str] | None = None,
-    stdin: int = asyncio.subprocess.DEVNULL,
-    stdout: int = asyncio.subprocess.PIPE,
-    stderr: int = asyncio.subprocess.PIPE,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
     pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A child in a session of its own that does not outlive the block: TERM, a grace, KILL, reaped."""
-    process = await spawn_detached(
-        argv, cwd=cwd, extra_env=extra_env, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds
-    )
-    try:
-        yield process
-    finally:
-        await asyncio.shield(_end_group(process))
-
-
-async def spawn_detached(
-    argv: Argv,
-    *,
-    cwd: Path | None = None,
-    extra_env: Mapping[str, str] | None = None,
-    stdin: int = asyncio.subprocess.DEVNULL,
-    stdout: int = asyncio.subprocess.DEVNULL,
-    stderr: int = asyncio.subprocess.DEVNULL,
-    pass_fds: Sequence[int] = (),
-) -> asyncio.subprocess.Process:
-    """A child that may outlive the caller (a VMM); whoever starts it records its identity."""
-    assert Path(argv[0]).is_absolute(), argv[0]
-    try:
-        return await asyncio.create_subprocess_exec(
+    with _translated(argv):
+        process = await asyncio.create_subprocess_exec(
             *argv,
             cwd=cwd,
             env=clean_environment(extra_env),
@@ -102,6 +82,38 @@ async def spawn_detached(
             pass_fds=tuple(pass_fds),
             start_new_session=True,
         )
+    try:
+        yield process
+    finally:
+        await asyncio.shield(_end_group(process))
+
+
+def spawn_detached(
+    argv: Argv, *, cwd: Path, output: int, pass_fds: Sequence[int] = ()
+) -> "subprocess.Popen[bytes]":
+    """A child that may outlive the daemon (a VMM). Who starts it records its identity and reaps it.
+
+    Not asyncio's: its transports kill their child when they are collected. Costs the loop one vfork.
+    `output` is a descriptor for both stdout and stderr.
+    """
+    with _translated(argv):
+        return subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def _translated(argv: Argv) -> Iterator[None]:
+    assert Path(argv[0]).is_absolute(), argv[0]
+    try:
+        yield
     except FileNotFoundError as error:
         raise unavailable(f"{argv[0]} is missing", hint="banger doctor") from error
     except PermissionError as error:

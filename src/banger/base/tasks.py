@@ -5,11 +5,26 @@ A TaskGroup would end everything when one task fails; here tasks are independent
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    """Work that runs as long as the block does. The block's own failure stays what it is; the work's is
+    logged, because what made it fail shows in the block as well."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.info("what ran beside a call failed", extra={"why": str(error)})
 
 
 class Supervisor:

@@ -70,6 +70,7 @@ class _Attachment:
         poll.register(self._signals, select.POLLIN)
         socket = self._command.fileno()
         watched: dict[int, int] = {}
+        self._receive()  # what came together with the daemon's first line: no poll will tell of it
         while self._end is None or self._pending:
             wanted = self._wanted(socket)
             for descriptor in watched.keys() - wanted.keys():

@@ -70,9 +70,11 @@ class Live:
     def event(self, event: dict[str, Any]) -> None:
         if event.get("type") == "detail":
             self._detail = str(event.get("text", ""))
+        elif event.get("type") == "snapshot":  # we were too slow for single events
+            self._begin(event["operation"].get("stage"))
         elif event.get("state") == "begin":
-            self._stage, self._detail, self._since = str(event["name"]), "", time.monotonic()
-        else:
+            self._begin(str(event["name"]))
+        elif event.get("state") == "end":
             self._finish("✓", _GREEN, str(event["name"]), _duration(event))
         self._draw()
 
@@ -87,6 +89,9 @@ class Live:
         else:
             self._stream.write(_REDRAW)
         self._stream.flush()
+
+    def _begin(self, name: str | None) -> None:
+        self._stage, self._detail, self._since = name or None, "", time.monotonic()
 
     def _finish(self, mark: str, colour: str, name: str, duration: str) -> None:
         self._stage = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import termios
 import tty
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,4 +42,5 @@ def raw_mode(descriptor: int) -> Iterator[None]:
         tty.setraw(descriptor, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # the terminal itself may have gone
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

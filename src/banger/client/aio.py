@@ -6,6 +6,7 @@ cancellation, or out of its block) closes its connection, and the daemon cancels
 
 import asyncio
 import json
+import select
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -75,6 +76,15 @@ class _Connection:
             return kind, await self.reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionResetError) as error:
             raise lost_connection() from error
+
+    @property
+    def is_idle(self) -> bool:
+        """False when the daemon has closed it, or anything else is there to be read."""
+        if self.reader.at_eof() or self.writer.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self.writer.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     async def close(self) -> None:
         self.writer.close()
@@ -246,13 +256,13 @@ class Client:
     async def _take(self) -> _Connection:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.reader.at_eof():
+            if connection.is_idle:
                 return connection
             await connection.close()
         return await _connect(self._path)
 
     async def _release(self, connection: _Connection, *, reusable: bool) -> None:
-        if reusable and len(self._idle) < _MAX_IDLE and not connection.reader.at_eof():
+        if reusable and len(self._idle) < _MAX_IDLE:
             self._idle.append(connection)
         else:
             await connection.close()

@@ -139,7 +139,7 @@ class Connection(asyncio.BufferedProtocol):
         except asyncio.CancelledError:
             if self._closing:
                 raise
-            line = self._tell_shutdown()
+            line = self._tell_shutdown()  # the peer is still there: this answer is the end of the cancelling
         finally:
             self._call = None
         if line is not None and not self._closing:

@@ -21,7 +21,7 @@ from banger.daemon.hangup import HangupWatch
 
 MAX_CONNECTIONS = 256
 _MAX_SUN_PATH = 107
-_BACKLOG = 128
+_BACKLOG = 512  # a non-blocking connect(2) to a full backlog fails with EAGAIN, which few clients expect
 _UCRED = struct.Struct("3i")
 
 log = logging.getLogger(__name__)

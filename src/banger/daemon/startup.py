@@ -6,7 +6,7 @@ Owns the lock file. It is never removed: a removed lock file can be locked by tw
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,9 @@ class Herald:
             return False
         try:
             os.write(descriptor, msgspec.json.encode(message) + b"\n")
-        except OSError:  # whoever started us has left; that is theirs to do
+        except OSError:  # whoever started us has left, or named no descriptor
             return False
         finally:
-            os.close(descriptor)
+            with suppress(OSError):
+                os.close(descriptor)
         return True

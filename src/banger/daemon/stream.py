@@ -16,6 +16,7 @@ from banger.services.contract import Input, Resize, SendSignal, Stdin
 
 PENDING_INPUT_BYTES = 128 * 1024
 _FRAME_COST = 64  # what a frame without payload counts for, so that empty ones are bounded too
+_YIELD_BYTES = 4 * framing.MAX_FRAME_BYTES
 _MAX_SIGNAL = 64
 _MAX_TERMINAL = 0xFFFF
 
@@ -48,6 +49,8 @@ class CallerStream:
         self._inputs: deque[Input] = deque()
         self._arrived = asyncio.Event()
         self._input_ended = False
+        self._unyielded = 0
+        self._failed = False
         self.pending_bytes = 0
         self.accepted = False
         self.finished = False
@@ -73,6 +76,8 @@ class CallerStream:
     async def write(self, stream: int, data: bytes) -> None:
         assert stream in (framing.STDOUT, framing.STDERR), stream
         assert self.accepted
+        if self._failed:
+            return
         assert not self.finished, "output after the last frame"
         view = memoryview(data)
         for start in range(0, len(data), framing.MAX_FRAME_BYTES):
@@ -80,15 +85,22 @@ class CallerStream:
                 framing.render_frame(stream, bytes(view[start : start + framing.MAX_FRAME_BYTES]))
             )
             await self._link.drain()
+            self._unyielded += framing.MAX_FRAME_BYTES
+            if self._unyielded >= _YIELD_BYTES:  # a peer as quick as we are must not keep the loop to itself
+                self._unyielded = 0
+                await asyncio.sleep(0)
 
     async def finish(self, *, status: int | None = None, signal: int | None = None) -> None:
         assert (status is None) != (signal is None), "a command ends with a status or by a signal"
-        self.end({"status": status} if signal is None else {"signal": signal})
+        if not self._failed:
+            self._end({"status": status} if signal is None else {"signal": signal})
 
     def fail(self, problem: dict[str, Any]) -> None:
-        self.end({"error": problem})
+        """The last word is an error; what the handler still says while it cleans up is dropped."""
+        self._failed = True
+        self._end({"error": problem})
 
-    def end(self, last: dict[str, Any]) -> None:
+    def _end(self, last: dict[str, Any]) -> None:
         assert self.accepted
         assert not self.finished, "a stream is finished once"
         self.finished = True

@@ -38,6 +38,11 @@ from banger.vmm.qemu.backend import QemuVmm
 
 GUEST_PROGRAM = Path(guest.__file__).parent / "bin" / f"banger-init-{platform.machine()}"
 
+_NO_NAT_TEXT = "no root helper is installed: ports are forwarded on loopback, nothing goes out"
+_NAT_TEXT = (
+    "no root helper is installed: the guest reaches the network and, at 10.0.2.2, this host's loopback"
+)
+
 
 class QemuBackends:
     """QEMU, and what there is to say about a VM on it. Firecracker will stand beside it here."""
@@ -66,7 +71,7 @@ class QemuBackends:
             accelerator=runtime.accelerator if runtime else "",
             accelerator_reason=self._accelerator_reason,
             network_mode="user",
-            network_reason="no root helper is installed: ports are forwarded on loopback",
+            network_reason=_NAT_TEXT if vm.spec.nat else _NO_NAT_TEXT,
             storage_driver="qcow2 overlay, raw work disk",
             memory_backing=runtime.memory if runtime else "",
         )

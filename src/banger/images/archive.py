@@ -6,15 +6,16 @@ links, archives that are cut short. Left out: device nodes and what is below /de
 """
 
 import fnmatch
+import gzip
 import io
 import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 import zstandard
 
@@ -22,12 +23,15 @@ from banger.base.problem import Code, Outcome, Problem, bad_request
 from banger.base.progress import Progress
 from banger.base.units import render_size
 
+_GZIP_MAGIC = b"\x1f\x8b"
+_XZ_MAGIC = b"\xfd7zXZ\0"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_WINDOW_BYTES = 128 * 1024**2  # what `zstd --long` needs, the most it unpacks unasked
 _TOLD_EVERY_BYTES = 64 * 1024**2
 _KEPT_XATTRS = ("SCHILY.xattr.security.capability", "SCHILY.xattr.user.")
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
 _OS_RELEASE_LIMIT = 64 * 1024
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+_DAMAGE = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
 class AddedFile(NamedTuple):
@@ -117,26 +121,26 @@ def copy_archive(
 
 @contextmanager
 def _open_archive(source: Path) -> Iterator[tarfile.TarFile]:
-    with source.open("rb") as file:
-        head = file.read(4)
+    """Told by the first bytes, not by the name. (tarfile's own `r|*` recurses without end on a short file.)"""
+    with source.open("rb") as file, ExitStack() as stack:
+        head = file.read(6)
         file.seek(0)
-        if head == _ZSTD_MAGIC:
-            with (
-                zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
-                    file, read_across_frames=True
-                ) as raw,
-                _open_tar(cast(BinaryIO, raw), "r|") as archive,
-            ):
-                yield archive
-        else:
-            with _open_tar(file, "r|*") as archive:
-                yield archive
-
-
-def _open_tar(file: BinaryIO, mode: str) -> tarfile.TarFile:
-    return tarfile.open(  # type: ignore[call-overload,no-any-return]
-        fileobj=file, mode=mode, tarinfo=_StrictHeader, encoding="utf-8", errors="surrogateescape"
-    )
+        content: object = file
+        if head.startswith(_GZIP_MAGIC):
+            content = stack.enter_context(gzip.GzipFile(fileobj=file))
+        elif head.startswith(_XZ_MAGIC):
+            content = stack.enter_context(lzma.LZMAFile(file))
+        elif head.startswith(_ZSTD_MAGIC):
+            unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+            content = stack.enter_context(unpacker.stream_reader(file, read_across_frames=True))
+        with tarfile.open(
+            fileobj=cast("IO[bytes]", content),
+            mode="r|",
+            tarinfo=_StrictHeader,
+            encoding="utf-8",
+            errors="surrogateescape",
+        ) as archive:
+            yield archive
 
 
 def normalise_name(untrusted_name: str) -> str:
@@ -153,12 +157,32 @@ def _unsafe(name: str, why: str) -> Problem:
     return bad_request(f"the archive's entry {name!r} {why}", hint="make the archive with: tar -C ROOT -c .")
 
 
+class _Counted:
+    """A pipe that knows how much went in, which is all that tarfile asks of a file it writes."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self._written = 0
+
+    def write(self, content: bytes) -> int:
+        self._target.write(content)
+        self._written += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._written
+
+
 class _Writer:
     """The state of one pass: which names were seen and as what, and how much went through."""
 
     def __init__(self, target: IO[bytes], edit: TreeEdit, progress: Progress, limit_bytes: int) -> None:
-        self._tar = tarfile.open(  # noqa: SIM115 (a pass that fails ends without an end mark, on purpose)
-            fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
+        self._tar = tarfile.TarFile(
+            fileobj=cast("IO[bytes]", _Counted(target)),
+            mode="w",
+            format=tarfile.PAX_FORMAT,
+            encoding="utf-8",
+            errors="surrogateescape",
         )
         self._edit = edit
         self._progress = progress

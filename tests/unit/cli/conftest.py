@@ -58,8 +58,14 @@ def start_banger(runtime):
     started = []
 
     def start(*words, **options):
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        process = subprocess.Popen([sys.executable, "-m", "banger.cli", *words], env=os.environ.copy(), **options)
+        options = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        } | options
+        process = subprocess.Popen(
+            [sys.executable, "-m", "banger.cli", *words], env=os.environ.copy(), **options
+        )
         started.append(process)
         return process
 

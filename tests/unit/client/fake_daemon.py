@@ -54,7 +54,13 @@ class Call:
 
     def stage(self, name: str, duration_ms: float = 1200.0) -> None:
         for state in ("begin", "end"):
-            event = {"type": "stage", "name": name, "state": state, "started_ms": 0.0, "duration_ms": duration_ms}
+            event = {
+                "type": "stage",
+                "name": name,
+                "state": state,
+                "started_ms": 0.0,
+                "duration_ms": duration_ms,
+            }
             self.send({"event": event})
 
     def frame(self, kind: int, payload: bytes) -> None:
@@ -90,7 +96,8 @@ class FakeDaemon:
         return [request["method"] for request in self.requests]
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # closed already
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self) -> None:

@@ -63,11 +63,10 @@ async def test_events_come_typed_and_then_the_result(client, harness):
 
 
 async def test_following_reads_events_one_by_one_and_leaving_cancels(client, harness):
-    with pytest.raises(LookupError):
-        async with client.follow(VmCreate(name="db")) as following:
-            async for event in following.events():
-                assert isinstance(event, StageEvent)
-                raise LookupError
+    async with client.follow(VmCreate(name="db")) as following:
+        async for event in following.events():
+            assert isinstance(event, StageEvent)
+            break
     await asyncio.wait_for(harness.services.undone.wait(), 5)
 
 

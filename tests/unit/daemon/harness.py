@@ -151,7 +151,9 @@ class FakeServices:
             "vm.list": VmSummaries(vms=[]), "image.list": Images(images=[]), "kernel.list": Kernels(kernels=[]),
             "doctor.run": Findings(findings=[]), "complete": Completions(words=[]),
             "vm.prune": Pruned(vms=[], freed_bytes=0, dry_run=False),
-            "vm.ssh": SshTarget(host="h", port=1, user="root", identity_file="", known_hosts_file="", host_key_alias=""),
+            "vm.ssh": SshTarget(
+                host="h", port=1, user="root", identity_file="", known_hosts_file="", host_key_alias=""
+            ),
         }  # fmt: skip
         handlers = {}
         for method, request in METHODS.items():
@@ -162,7 +164,8 @@ class FakeServices:
             elif request.kind is Kind.STREAM:
                 handlers[method] = stream
             else:
-                handlers[method] = lambda request, result=plain.get(method, Nothing()): result
+                result = plain.get(method, Nothing())
+                handlers[method] = lambda request, result=result: result
         return handlers | {
             "vm.show": self.show,
             "vm.logs": self.logs,

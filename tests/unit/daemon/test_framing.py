@@ -1,4 +1,5 @@
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ frames = st.lists(st.builds(Frame, st.integers(0, 255), st.binary(max_size=40)),
 
 def cut(data, cuts):
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    return [data[begin:end] for begin, end in pairwise(edges)]
 
 
 @given(lines, st.binary(max_size=20), st.lists(st.integers(0, 1000), max_size=20))
@@ -33,12 +34,14 @@ def test_lines_come_out_whole_however_they_are_cut(content, rest, cuts):
 @pytest.mark.parametrize("size", [1000, 4096, MAX_LINE_BYTES])
 def test_a_line_may_be_as_long_as_the_limit_and_no_longer(size):
     splitter = LineSplitter()
+
+    def feed(content):
+        return [splitter.feed(content[begin : begin + size]) for begin in range(0, len(content), size)]
+
     whole = b"x" * (MAX_LINE_BYTES - 1) + b"\n"
-    found = [splitter.feed(whole[begin : begin + size]) for begin in range(0, len(whole), size)]
-    assert found[-1] == whole[:-1]
+    assert feed(whole)[-1] == whole[:-1]
     with pytest.raises(Problem):
-        for begin in range(0, len(whole) + 1, size):
-            splitter.feed((b"x" + whole)[begin : begin + size])
+        feed(b"x" + whole)
 
 
 @given(frames, st.lists(st.integers(0, 1000), max_size=20))

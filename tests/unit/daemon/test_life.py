@@ -208,7 +208,6 @@ async def test_hurrying_does_not_wait_for_an_undo(paths):
     async with running_daemon(paths) as daemon:
         client = await daemon.connect()
         await client.send({"v": 1, "method": "vm.create", "params": {"name": "slow-undo"}, "detach": True})
-        await daemon.services.undoing.wait() if daemon.services.undoing.is_set() else None
         await daemon.services.began.wait()
         daemon.shutdown.ask_by_signal()
         await asyncio.wait_for(daemon.services.undoing.wait(), 5)
@@ -220,7 +219,11 @@ async def test_hurrying_does_not_wait_for_an_undo(paths):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_process_tells_that_it_is_ready_and_ends_by_a_signal(tmp_path, number):
-    environment = {**os.environ, "BANGER_RUNTIME_DIR": f"{tmp_path}/run", "XDG_STATE_HOME": f"{tmp_path}/state"}
+    environment = {
+        **os.environ,
+        "BANGER_RUNTIME_DIR": f"{tmp_path}/run",
+        "XDG_STATE_HOME": f"{tmp_path}/state",
+    }
     argv = [sys.executable, "-c", LAUNCH, str(Path(__file__).with_name("harness.py"))]
 
     def launch():
@@ -259,3 +262,15 @@ def test_a_daemon_that_cannot_start_says_so_on_stderr(tmp_path, monkeypatch, cap
     error = capsys.readouterr().err
     assert "error: " in error
     assert "hint: " in error
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--nope"], ["--ready-fd"], ["--ready-fd", "x"], ["--ready-fd=-1"], ["x"]]
+)
+def test_unknown_arguments_are_refused(arguments, capsys):
+    assert main(arguments) == Code.BAD_REQUEST.info.exit_status
+    assert "--foreground" in capsys.readouterr().err
+
+
+def test_a_ready_descriptor_that_is_not_open_harms_nothing():
+    assert not Herald(9999).tell_problem(Problem(Code.INTERNAL, "x"))

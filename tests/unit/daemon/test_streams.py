@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from banger.daemon.stream import PENDING_INPUT_BYTES
+from banger.daemon.stream import PENDING_INPUT_BYTES, CallerStream
 
 
 async def start(client, *argv):
@@ -113,10 +113,14 @@ async def test_output_waits_for_a_slow_reader(client, harness):
 async def test_input_that_nobody_takes_is_not_read_and_leaving_is_noticed_all_the_same(client, harness):
     await start(client, "sink")
     payload = struct.pack(">BI", 0, 65536) + bytes(65536)
-    with pytest.raises(TimeoutError):
+
+    async def send_for_ever():
         while True:
             client.writer.write(payload)
             await asyncio.wait_for(client.writer.drain(), 0.5)
+
+    with pytest.raises(TimeoutError):
+        await send_for_ever()
     (stream,) = harness.services.streams
     assert stream.pending_bytes < PENDING_INPUT_BYTES + 3 * 65536
     client.leave()  # the daemon does not read: only the hang-up tells
@@ -156,3 +160,57 @@ async def test_a_slow_reader_gets_all_that_was_written_before_the_end(client, mo
             await asyncio.sleep(0.02)
     assert total == 8 * 2**20
     assert json.loads(frame[1]) == {"status": 3}
+
+
+class QuickLink:
+    """A peer that takes everything at once."""
+
+    def __init__(self):
+        self.sent = []
+
+    def write(self, data):
+        self.sent.append(data)
+
+    async def drain(self):
+        return
+
+    def begin_frames(self, stream):
+        pass
+
+    def close_after(self, last):
+        self.sent.append(last)
+
+
+async def test_output_to_a_quick_reader_leaves_the_loop_to_others():
+    stream = CallerStream(QuickLink(), "op")
+    await stream.accept(1)
+    turns = 0
+
+    async def write():
+        for _ in range(200):
+            await stream.write(1, bytes(65536))
+
+    writing = asyncio.create_task(write())
+    while not writing.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 40
+
+
+async def test_after_a_failure_the_handlers_last_words_are_dropped():
+    link = QuickLink()
+    stream = CallerStream(link, "op")
+    await stream.accept(1)
+    stream.fail({"code": "bad_request"})
+    sent = len(link.sent)
+    await stream.write(1, b"late")
+    await stream.finish(signal=9)
+    assert len(link.sent) == sent
+
+
+async def test_an_error_too_large_for_a_frame_loses_its_detail():
+    link = QuickLink()
+    stream = CallerStream(link, "op")
+    await stream.accept(1)
+    stream.fail({"code": "operation_failed", "message": "m", "detail": "x" * 100_000})
+    assert json.loads(link.sent[-1][5:]) == {"error": {"code": "operation_failed", "message": "m"}}

@@ -1,4 +1,4 @@
-"""The codec against its golden vectors and against itself."""
+"""The codec against itself, and against whatever bytes a peer may send."""
 
 import struct
 from contextlib import suppress

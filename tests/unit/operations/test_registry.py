@@ -119,7 +119,10 @@ async def test_an_end_that_cannot_be_recorded_is_remembered(operations, reposito
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(Problem(Code.NOT_RUNNING, "no", outcome=Outcome.NOT_STARTED), "not_running"), (KeyError("x"), "internal")],
+    [
+        (Problem(Code.NOT_RUNNING, "no", outcome=Outcome.NOT_STARTED), "not_running"),
+        (KeyError("x"), "internal"),
+    ],
 )
 async def test_failures_become_problems_with_the_operation_id(operations, error, code, caplog):
     async def work(progress):
@@ -276,7 +279,9 @@ async def test_only_the_newest_are_kept(operations):
 
 
 async def test_close_cancels_all_and_refuses_new_ones(operations):
-    running = [operations.begin(f"op-{n}", "k", "s", lambda progress: asyncio.Event().wait()) for n in range(3)]
+    running = [
+        operations.begin(f"op-{n}", "k", "s", lambda progress: asyncio.Event().wait()) for n in range(3)
+    ]
     assert await operations.close(5)
     assert {operation.snapshot().state for operation in running} == {OperationState.CANCELLED}
     with pytest.raises(Problem, match="shutting down"):

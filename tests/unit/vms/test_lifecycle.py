@@ -53,7 +53,8 @@ async def test_stop_and_start_keep_the_disks_and_the_port(vms, world):
     after = (await vms.start(VmStart(vm="web"), QUIET)).vm
     assert after.state is VmState.RUNNING
     assert after.runtime.ssh_port == before.runtime.ssh_port
-    assert disk.read_bytes()[:8] == b"precious"
+    with disk.open("rb") as file:
+        assert file.read(8) == b"precious"
 
 
 async def test_stop_is_idempotent_and_start_is_not(vms):

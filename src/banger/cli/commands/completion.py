@@ -139,4 +139,4 @@ def _find_values(parameter: Parameter) -> list[str]:
     if connection is None:
         return []
     with connection:
-        return [str(word) for word in connection.call("complete", {"what": parameter.name})["words"]]
+        return [str(word) for word in connection.call("complete", {"what": parameter.name}).get("words", ())]

@@ -26,18 +26,17 @@ _STOP_DEADLINE_S = 120.0
 
 
 def status(arguments: Arguments) -> int:
-    """`running` is false, and all else missing, when nobody listens."""
+    """As JSON, `pid` is null when nobody listens."""
     connection = find_connection()
     if connection is None:
         if arguments.has("json"):
-            print_json({"running": False, "socket": socket_path()})
+            print_json({"pid": None, "socket": socket_path()})
         else:
             print("the daemon does not run; it starts when a command needs it")
         return EXIT_STATUS["unavailable"]
     with connection:
         state = connection.call("daemon.status")
     if arguments.has("json"):
-        # `running` of the reply counts VMs; whether the daemon runs is what the status says.
         print_json(state)
     else:
         sys.stdout.write(_render(state))

@@ -25,8 +25,10 @@ from banger.network.user import SSH_PORT
 from banger.services.vms.layout import Layout
 from banger.services.vms.live import LiveVm
 from banger.vmm.contract import Handle, Vmm
+from banger.vmm.logs import render_tail
 
 AGENT_DEADLINE_S = 120.0
+_CONSOLE_LINES = 12
 
 
 class BootPlan(NamedTuple):
@@ -85,7 +87,7 @@ async def _first_of(vmm: Vmm, handle: Handle, layout: Layout, meeting: Awaitable
         raise Problem(
             Code.OPERATION_FAILED,
             f"the guest's agent did not answer within {AGENT_DEADLINE_S:.0f} s",
-            detail=read_console_tail(layout),
+            detail=_console_tail(layout),
         ) from None
     finally:
         for task in (met, ended):
@@ -98,19 +100,14 @@ async def _first_of(vmm: Vmm, handle: Handle, layout: Layout, meeting: Awaitable
         raise Problem(
             Code.OPERATION_FAILED,
             f"the VMM ended before the guest was ready: {ended.result().reason}",
-            detail=read_console_tail(layout),
+            detail=_console_tail(layout),
         )
     return met.result()
 
 
-def read_console_tail(layout: Layout) -> str | None:
+def _console_tail(layout: Layout) -> str | None:
     """The last lines that the guest wrote to its serial console, for the text of a failure."""
-    try:
-        text = layout.log("serial").read_bytes()[-8192:].decode("utf-8", "replace")
-    except FileNotFoundError:
-        return None
-    lines = ["".join(c for c in line if c.isprintable()) for line in text.splitlines()]
-    return "\n".join(line for line in lines if line)[-2000:].strip() or None
+    return render_tail(layout.log("serial"), _CONSOLE_LINES) or None
 
 
 def _write_initramfs(plan: BootPlan) -> None:

@@ -1,11 +1,10 @@
 """A command in a guest, joined to its caller: two pumps, neither of which buffers."""
 
-import asyncio
-
 from banger.api.vm import VmExec
 from banger.base.problem import bad_request
+from banger.base.tasks import beside
 from banger.guest.agent import Agent
-from banger.guest.command import Command, ExecRequest
+from banger.guest.command import Command, ExecRequest, ExitStatus
 from banger.services.contract import CommandStream, Resize, SendSignal, Stdin
 
 
@@ -29,17 +28,14 @@ def plan_command(request: VmExec) -> ExecRequest:
     )
 
 
-async def run_command(agent: Agent, request: ExecRequest, stream: CommandStream) -> None:
+async def run_command(agent: Agent, request: ExecRequest, stream: CommandStream) -> ExitStatus:
     """Runs to the end of the command. Cancelled (the caller left): the guest kills the command's group."""
     async with agent.exec(request) as command:
         await stream.accept(command.pid)
-        async with asyncio.TaskGroup() as pumps:
-            inputs = pumps.create_task(_pump_inputs(command, stream))
+        async with beside(_pump_inputs(command, stream)):
             async for number, data in command:
                 await stream.write(number, data)
-            end = await command.wait()
-            inputs.cancel()
-    await stream.finish(status=end.status, signal=end.signal)
+            return await command.wait()
 
 
 async def _pump_inputs(command: Command, stream: CommandStream) -> None:

@@ -36,6 +36,7 @@ from banger.base.clock import utc_now
 from banger.base.problem import Code, Outcome, Problem, conflict
 from banger.base.progress import Progress, Silent, stage
 from banger.base.tasks import Supervisor
+from banger.base.units import MIB
 from banger.model.names import ID_LENGTH, Named, compose_name, resolve_reference, validate_name
 from banger.model.vm import (
     LIVE,
@@ -51,10 +52,14 @@ from banger.services.vms.execute import plan_command, run_command
 from banger.services.vms.layout import Layout
 from banger.services.vms.lifecycle import Lifecycle, Surroundings
 from banger.vmm.contract import Exit
+from banger.vmm.logs import bound_log
 
 _log = logging.getLogger(__name__)
 _AGENT_ANSWER_S = 5.0
 _ADOPTION_S = 10.0
+
+_LOG_CHECK_S = 30.0
+_LOG_LIMIT_BYTES = 8 * MIB
 
 
 class VmService:
@@ -65,7 +70,7 @@ class VmService:
         self._tasks = tasks
         self._life = Lifecycle(around, tasks, self._on_exit)
         self._locks: dict[str, asyncio.Lock] = {}
-        self._closing = False
+        tasks.start(self._bound_logs(), name="bound logs")
 
     # Reading
 
@@ -206,10 +211,11 @@ class VmService:
         agent = self._life.live.get_agent(vm)
         self._touch(vm)
         try:
-            await run_command(agent, plan, stream)
+            end = await run_command(agent, plan, stream)
         finally:
             if request.delete_after:
                 await self._tasks.finish(self._delete_quietly(vm.id), name=f"delete {vm.id}")
+        await stream.finish(status=end.status, signal=end.signal)
 
     # The daemon's beginning and end
 
@@ -226,7 +232,6 @@ class VmService:
 
     async def stop_all(self, hurry: asyncio.Event) -> None:
         """Every running VM is powered off, all at once; `hurry` kills what is left."""
-        self._closing = True
         stopping = [asyncio.ensure_future(self._stop_for_shutdown(vm_id)) for vm_id in self._life.live]
         if not stopping:
             return
@@ -257,6 +262,15 @@ class VmService:
                 await self._life.remove(vm)
             elif vm is not None and vm.state is VmState.RUNNING:
                 await self._life.stop(vm, Silent(), deadline_s=30)
+
+    async def _bound_logs(self) -> None:
+        """A guest may write to its console without end; the disk is not for that."""
+        while True:
+            await asyncio.sleep(_LOG_CHECK_S)
+            for vm_id in self._life.live:
+                for source in ("serial", "vmm"):
+                    log = self._around.layouts.of(vm_id).log(source)
+                    await asyncio.to_thread(bound_log, log, limit_bytes=_LOG_LIMIT_BYTES)
 
     async def _delete_quietly(self, vm_id: str) -> None:
         vm = self._around.vms.find(vm_id)

@@ -7,6 +7,7 @@ before QEMU does, its greeting says that the machine is built, and the pidfd say
 import asyncio
 import os
 import re
+import subprocess
 from collections import OrderedDict
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,7 +21,7 @@ from banger.vmm.exits import UNKNOWN
 from banger.vmm.identity import find_process, find_start_time
 from banger.vmm.logs import render_tail, rotate_log
 from banger.vmm.qemu.argv import Accelerator, Descriptors, render_argv
-from banger.vmm.qemu.guest import WatchedGuest, pin_process
+from banger.vmm.qemu.guest import WatchedGuest
 from banger.vmm.qemu.monitor import Monitor
 from banger.vmm.qemu.probe import Verdict, probe_host
 from banger.vmm.qemu.resources import agent_socket_path, control_socket_path, open_descriptors, remove_sockets
@@ -104,13 +105,9 @@ class QemuVmm:
                 descriptors=descriptors,
                 serial_log=str(serial_log),
             )
-            process = await _spawn_qemu(argv, descriptors, place, vmm_log)
-        try:
-            pidfd = os.pidfd_open(process.pid)
-        except ProcessLookupError as error:  # ended and was reaped before we looked
-            raise _explain_failure(place, gone=True) from error
+            process = _spawn_qemu(argv, descriptors, place, vmm_log)
+        pidfd = os.pidfd_open(process.pid)  # ours until it is reaped, even if it has ended already
         start_time = find_start_time(process.pid)
-        pin_process(process)
         handle = Handle(
             backend=self.name,
             pid=process.pid,
@@ -225,14 +222,10 @@ def _key(handle: Handle) -> tuple[int, int]:
     return handle.pid, handle.start_time
 
 
-async def _spawn_qemu(
-    argv: Argv, descriptors: Descriptors, place: Place, log: Path
-) -> asyncio.subprocess.Process:
+def _spawn_qemu(argv: Argv, descriptors: Descriptors, place: Place, log: Path) -> "subprocess.Popen[bytes]":
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        return await spawn_detached(
-            argv, cwd=Path(place.state), stdout=output, stderr=output, pass_fds=descriptors
-        )
+        return spawn_detached(argv, cwd=Path(place.state), output=output, pass_fds=descriptors)
     finally:
         os.close(output)
 

@@ -5,8 +5,8 @@ is done if and only if the kernel has said that the process ended.
 """
 
 import asyncio
-import ctypes
 import os
+import subprocess
 from pathlib import Path
 
 from banger.vmm.contract import Exit, Handle
@@ -22,7 +22,7 @@ _LAST_WORDS_BYTES = 2048
 class WatchedGuest:
     """A process known to be the one its handle names, which may end at any moment."""
 
-    def __init__(self, handle: Handle, pidfd: int, process: asyncio.subprocess.Process | None) -> None:
+    def __init__(self, handle: Handle, pidfd: int, process: "subprocess.Popen[bytes] | None") -> None:
         self.handle = handle
         self.monitor: Monitor | None = None
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -53,7 +53,7 @@ class WatchedGuest:
 
     async def _conclude(self) -> Exit:
         reason = await self.monitor.wait_end_reason() if self.monitor else None
-        status = None if self._process is None else await self._process.wait()
+        status = None if self._process is None else self._process.wait()
         remove_sockets((self.handle.agent_socket, self.handle.control_socket))
         log = Path(self.handle.serial_log)
         verdict = judge_exit(
@@ -64,8 +64,6 @@ class WatchedGuest:
             last_words=read_tail(log, _LAST_WORDS_BYTES).decode("utf-8", "replace"),
         )
         os.close(self._pidfd)
-        if self._process is not None:
-            unpin_process(self._process)
         return verdict
 
     async def release(self) -> None:
@@ -75,16 +73,3 @@ class WatchedGuest:
         if self._exit is None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
-
-
-def pin_process(process: asyncio.subprocess.Process) -> None:
-    """Keeps asyncio from killing a VMM that is to outlive us.
-
-    A subprocess transport kills its child when it is collected (BaseSubprocessTransport.__del__), and from
-    Python 3.12 on the interpreter collects it on its way out. An object with a reference too many never is.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(process))
-
-
-def unpin_process(process: asyncio.subprocess.Process) -> None:
-    ctypes.pythonapi.Py_DecRef(ctypes.py_object(process))

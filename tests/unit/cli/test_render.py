@@ -1,0 +1,98 @@
+import io
+from datetime import UTC, datetime
+
+import pytest
+
+from banger.cli.progress import Live, Plain
+from banger.cli.render import tables
+
+
+def test_a_table_has_no_trailing_blanks():
+    assert tables.render_table(("A", "LONG"), [("xyz", "1"), ("y", "")]) == "A    LONG\nxyz  1\ny\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["2025-11-21T06:09:12Z", "1970-01-01T00:00:00.5Z", "2024-02-29T23:59:59Z", "2000-03-01T00:00:00Z"]
+)
+def test_timestamps_are_those_of_datetime(text):
+    expected = datetime.fromisoformat(text[:19]).replace(tzinfo=UTC).timestamp()
+    assert tables.parse_timestamp(text) == expected
+
+
+def test_what_is_no_moment_is_shown_as_it_is():
+    assert tables.render_age("soon") == "soon"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"), [(5, "5s"), (65, "1m"), (7300, "2h"), (200000, "2d"), (-3, "0s")]
+)
+def test_ages_are_rough(seconds, age):
+    moment = tables.parse_timestamp("2025-11-21T06:09:12Z")
+    assert tables.render_age("2025-11-21T06:09:12Z", now=moment + seconds) == age
+
+
+@pytest.mark.parametrize("seconds", [0.004, 1.23, 59.94, 60, 187, 3600, 18120, 86400, 183600])
+def test_durations_are_those_of_the_daemon(seconds):
+    from banger.base.units import render_duration
+
+    assert tables.render_duration(seconds) == render_duration(seconds)
+
+
+@pytest.mark.parametrize("size", [0, 1023, 1024, 1536, 10 << 20, 3 << 30, 5 << 40])
+def test_sizes_are_those_of_the_daemon(size):
+    from banger.base.units import render_size
+
+    assert tables.render_size(size) == render_size(size)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def stage(name, state, duration_ms=None):
+    return {"type": "stage", "name": name, "state": state, "started_ms": 0, "duration_ms": duration_ms}
+
+
+def test_live_progress_redraws_one_line_and_keeps_finished_stages(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    live = Live(stream, 40)
+    live.event(stage("boot", "begin"))
+    live.event({"type": "detail", "stage": "boot", "text": "waiting\x1b[2J" + "x" * 99})
+    live.idle()
+    live.event(stage("boot", "end", 1200.0))
+    live.event(stage("agent", "begin"))
+    live.end(failed=True)
+    drawn = stream.getvalue()
+    assert "\r\x1b[K✓ boot 1.2 s\n" in drawn
+    assert drawn.split("\r\x1b[K")[-1].startswith("✗ agent")
+    assert "\x1b[2J" not in drawn
+    assert all(len(part) <= 40 for part in drawn.replace("\n", "\r\x1b[K").split("\r\x1b[K"))
+
+
+def test_a_snapshot_stands_for_the_events_that_were_missed(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    live = Live(stream, 40)
+    live.event({"type": "snapshot", "operation": {"stage": "agent"}})
+    live.event({"type": "snapshot", "operation": {"stage": None}})
+    Plain(stream).event({"type": "snapshot", "operation": {"stage": "agent"}})
+    assert stream.getvalue().split("\r\x1b[K")[1].startswith("⠋ agent")
+
+
+def test_colours_only_without_no_color(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    Live(stream, 80).event(stage("boot", "end", 1.0))
+    assert "\x1b[32m✓" in stream.getvalue()
+
+
+def test_plain_progress_does_not_repeat_details_quickly():
+    stream = io.StringIO()
+    plain = Plain(stream)
+    for count in range(5):
+        plain.event({"type": "detail", "stage": "build", "text": f"{count} %"})
+    plain.event(stage("build", "end", 61000.0))
+    assert stream.getvalue() == "  0 %\n• build … 1m01s\n"

@@ -1,0 +1,165 @@
+import json
+import os
+
+import pytest
+
+from banger.client import places, statuses, wire
+from banger.client.blocking import find_connection, open_connection
+from banger.client.wire import Failure, RemoteProblem
+
+
+def test_calls_follow_one_another_on_a_connection(daemon):
+    daemon.answers["daemon.ping"] = {"n": 1}
+    with open_connection() as connection:
+        assert connection.call("daemon.ping", {"a": "ä\n"}) == {"n": 1}
+        assert connection.call("daemon.ping", op="mine", detach=True) == {"n": 1}
+    assert daemon.requests[0] == {"v": 1, "method": "daemon.ping", "params": {"a": "ä\n"}}
+    assert daemon.requests[1] == {"v": 1, "method": "daemon.ping", "params": {}, "op": "mine", "detach": True}
+
+
+def test_events_come_before_the_result_and_idling_is_noticed(daemon):
+    import threading
+
+    noticed = threading.Event()
+
+    def work(call):
+        call.stage("one")
+        assert noticed.wait(5)
+        call.send({"result": {"done": True}})
+
+    daemon.answers["vm.create"] = work
+    events = []
+    with open_connection() as connection:
+        assert connection.call("vm.create", on_event=events.append, on_idle=noticed.set) == {"done": True}
+    assert [event["state"] for event in events] == ["begin", "end"]
+
+
+def test_an_error_carries_everything_the_daemon_said(daemon):
+    error = {
+        "code": "conflict",
+        "message": "busy",
+        "hint": "wait",
+        "detail": "d",
+        "outcome": "not_started",
+        "op": "o",
+    }
+    daemon.answers["vm.stop"] = {"error": error}
+    with open_connection() as connection, pytest.raises(RemoteProblem) as caught:
+        connection.call("vm.stop")
+    assert caught.value.as_data() == error
+    assert caught.value.exit_status == 75
+
+
+@pytest.mark.parametrize("code", ["bad_version", "unknown_method"])
+def test_another_version_is_explained(daemon, code):
+    daemon.answers["vm.list"] = {"error": {"code": code, "message": "version 2 is spoken here"}}
+    with open_connection() as connection, pytest.raises(RemoteProblem) as caught:
+        connection.call("vm.list")
+    assert "banger daemon stop" in caught.value.hint
+
+
+def test_a_lost_connection_leaves_the_outcome_unknown(daemon):
+    daemon.answers["vm.create"] = lambda call: "close"
+    with open_connection() as connection, pytest.raises(Failure) as caught:
+        connection.call("vm.create")
+    assert (caught.value.code, caught.value.outcome) == ("unavailable", "unknown")
+
+
+@pytest.mark.parametrize(
+    "line", [b"garbage\n", b"[1]\n", b'{"a": 1} {}\n', b"\xff\n", b"\n", b'{"a": nul}\n']
+)
+def test_garbage_from_the_daemon_is_a_failure(daemon, line):
+    daemon.answers["vm.list"] = lambda call: call.connection.sendall(line)
+    with open_connection() as connection, pytest.raises(Failure, match="not understood"):
+        connection.call("vm.list")
+
+
+def test_an_endless_line_is_a_failure(daemon):
+    daemon.answers["vm.list"] = lambda call: call.connection.sendall(b"x" * (2 << 20))
+    with open_connection() as connection, pytest.raises(Failure, match="longer than 1 MiB"):
+        connection.call("vm.list")
+
+
+def test_an_oversized_request_is_refused_here(daemon):
+    with open_connection() as connection, pytest.raises(Failure) as caught:
+        connection.call("vm.list", {"x": "y" * (1 << 20)})
+    assert caught.value.exit_status == 64
+    assert daemon.requests == []
+
+
+def test_nobody_there_is_none(runtime):
+    assert find_connection() is None
+
+
+def test_a_dead_socket_is_nobody_there(runtime, daemon):
+    daemon.close()
+    assert (runtime / "daemon.sock").exists()
+    assert find_connection() is None
+
+
+def test_a_path_too_long_for_a_socket_is_explained(monkeypatch):
+    monkeypatch.setenv("BANGER_RUNTIME_DIR", "/tmp/" + "x" * 200)
+    with pytest.raises(Failure) as caught:
+        find_connection()
+    assert "BANGER_RUNTIME_DIR" in caught.value.hint
+
+
+def test_the_peer_is_known(daemon):
+    with open_connection() as connection:
+        assert connection.daemon_pid == os.getpid()
+
+
+@pytest.mark.parametrize("value", [{}, {"a": [1, 2.5, None, True, 'ä😀\x00"\\']}, {"n": {"m": []}}])
+def test_json_is_that_of_the_standard_library(value):
+    assert json.loads(wire.encode_json(value)) == value
+    assert wire.decode_json(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"XDG_RUNTIME_DIR": "/run/user/7"},
+        {"XDG_RUNTIME_DIR": "relative"},
+        {"BANGER_RUNTIME_DIR": "/x"},
+        {"XDG_STATE_HOME": "/s"},
+        {"XDG_STATE_HOME": "s"},
+    ],
+)
+def test_places_are_those_of_the_daemon(monkeypatch, environment):
+    from banger.base.paths import find_paths
+
+    for name in ("BANGER_RUNTIME_DIR", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (places.socket_path(), places.log_path()) == (find_paths().socket, find_paths().log)
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    assert places.socket_path() == find_paths().socket
+
+
+def test_numbers_are_those_of_the_daemon():
+    from banger.api.method import MAX_LINE_BYTES, PROTOCOL_VERSION
+    from banger.base.problem import CODES
+
+    assert (statuses.PROTOCOL_VERSION, statuses.MAX_LINE_BYTES) == (PROTOCOL_VERSION, MAX_LINE_BYTES)
+    assert {code.value: info.exit_status for code, info in CODES.items()} == statuses.EXIT_STATUS
+
+
+def test_frames_are_cut_wherever_the_bytes_were_split():
+    stream = b"".join(
+        wire.encode_header(kind, len(body)) + body for kind, body in [(1, b"ab"), (2, b""), (1, b"x" * 65536)]
+    )
+    for step in (1, 3, 7, 65536):
+        buffer, seen = wire.FrameBuffer(stream[:2]), []
+        for start in range(2, len(stream), step):
+            piece = stream[start : start + step]
+            buffer.room()[: len(piece)] = piece
+            buffer.add(len(piece))
+            seen += [(kind, bytes(payload)) for kind, payload in buffer.take_frames()]
+        assert seen == [(1, b"ab"), (2, b""), (1, b"x" * 65536)]
+
+
+def test_an_oversized_frame_is_a_failure():
+    with pytest.raises(Failure):
+        wire.FrameBuffer(wire.encode_header(1, 65537)).take_frames()

@@ -1,0 +1,113 @@
+"""Starting a daemon on demand: daemons that come up, that refuse, that die silently, and a race of two."""
+
+import os
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from banger.client import launch
+from banger.client.blocking import open_connection
+from banger.client.wire import Failure, RemoteProblem
+
+LISTENING = """
+    import json, os, socket
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(os.environ["BANGER_RUNTIME_DIR"] + "/daemon.sock")
+    listener.listen()
+    tell({"ready": True, "socket": "x"})
+    while True:
+        connection, _ = listener.accept()
+        line = connection.makefile().readline()
+        if line:
+            result = {"pid": os.getpid(), "sid": os.getsid(0), "stdin": os.readlink("/proc/self/fd/0")}
+            connection.sendall(json.dumps({"op": "o", "result": result}).encode() + b"\\n")
+            break
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A daemon whose body is the given text; `tell` writes one line to the ready descriptor and closes it."""
+
+    def write(body):
+        path = tmp_path / "daemon.py"
+        path.write_text(
+            "import json, os, sys\n"
+            "def tell(line):\n"
+            "    ready = int(sys.argv[sys.argv.index('--ready-fd') + 1])\n"
+            "    os.write(ready, json.dumps(line).encode() + b'\\n')\n"
+            "    os.close(ready)\n"
+            "open(os.environ['XDG_STATE_HOME'] + '/starts', 'a').write('x')\n" + textwrap.dedent(body)
+        )
+        return (sys.executable, str(path))
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, runtime):
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
+def test_a_daemon_is_started_when_nobody_listens(program, monkeypatch):
+    argv = program(LISTENING)
+    monkeypatch.setattr(launch, "daemon_argv", lambda: argv)
+    with open_connection() as connection:
+        result = connection.call("daemon.status")
+    assert result["sid"] == result["pid"] != os.getpid()
+    assert result["stdin"] == "/dev/null"
+    os.waitpid(result["pid"], 0)
+
+
+def test_a_daemon_that_refuses_is_quoted(program):
+    argv = program(
+        "tell({'error': {'code': 'unavailable', 'message': 'the database is newer', 'hint': 'upgrade'}})"
+    )
+    with pytest.raises(RemoteProblem) as caught:
+        launch.start_daemon(argv)
+    assert (caught.value.message, caught.value.hint) == ("the database is newer", "upgrade")
+
+
+def test_a_daemon_that_finds_another_one_is_no_failure(program):
+    launch.start_daemon(program("tell({'error': {'code': 'conflict', 'message': 'locked'}})"))
+
+
+def test_a_daemon_that_dies_silently_is_told_with_its_last_words(program, state):
+    with pytest.raises(Failure) as caught:
+        launch.start_daemon(program("raise SystemExit('no such module')"))
+    assert "ended before it was ready" in caught.value.message
+    assert caught.value.detail == "no such module"
+    assert (state / "banger/daemon.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_daemon_that_hangs_meets_the_deadline(program):
+    argv = program("import signal; signal.alarm(5); signal.pause()")
+    with pytest.raises(Failure) as caught:
+        launch.start_daemon(argv, deadline_s=0.5)
+    assert caught.value.outcome == "unknown"
+
+
+def test_of_two_starters_one_starts(program, state):
+    argv = program(LISTENING)
+    threads = [threading.Thread(target=launch.start_daemon, args=(argv,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (state / "starts").read_text() == "x"
+    with open_connection() as connection:
+        os.waitpid(connection.call("daemon.status")["pid"], 0)
+
+
+@pytest.mark.parametrize("wrong", ["open", "link", "file"])
+def test_a_runtime_directory_that_others_could_use_is_refused(runtime, wrong):
+    if wrong == "open":
+        runtime.chmod(0o755)
+    else:
+        runtime.rename(runtime.with_name("elsewhere"))
+        runtime.symlink_to("elsewhere") if wrong == "link" else runtime.touch()
+    with pytest.raises(Failure):
+        launch.ensure_runtime_directory()
