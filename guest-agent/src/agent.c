@@ -14,7 +14,7 @@
 #include "uevents.h"
 
 enum { SLOT_TRANSPORT, SLOT_SIGNALS, SLOT_CHANNELS };
-enum { READ_TURNS = 64, STUFFED_WAIT_US = 20000, PLACE_RETRY_US = 50000, ASK_RETRY_US = 50000, FLUSH_LIMIT_US = 500000 };
+enum { READ_TURNS = 64, STUFFED_WAIT_US = 20000, PLACE_RETRY_US = 50000, ASK_RETRY_US = 50000, FLUSH_LIMIT_US = 500000, HANGUP_LASTS_US = 50000 };
 enum { SYNC_LIMIT_US = 30000000 };
 
 enum going_down { STAY_UP, FLUSH_END, SYNC_DISKS, ASK_INIT, WAIT_FOR_INIT };
@@ -25,6 +25,7 @@ struct agent {
     struct transport *transport;
     int signal_fd;
     enum going_down going_down;
+    uint64_t hangup_at_us;  // when a host that left counts as gone; 0: it is there
     uint64_t going_next_us; // when the present step is given up or tried again
     uint64_t force_at_us;
     pid_t sync_pid;
@@ -42,13 +43,30 @@ static void add_welcome(void *context, struct builder *fields) { method_welcome(
 
 static void host_gone(void) { mux_host_gone(&agent.mux, uptime_us()); }
 
+// The kernel tells of the host's coming and going by a work queue, but of bytes by interrupt: when the host leaves and
+// returns at once, its HELLO may have been answered before the leaving is seen. So it counts only if it lasts; HELLO
+// itself closes what an earlier conversation left.
+static void consider_hangup(uint64_t now_us) {
+    struct transport *transport = agent.transport;
+    if (transport->hung_up && !agent.hangup_at_us)
+        agent.hangup_at_us = now_us + HANGUP_LASTS_US;
+    transport->hung_up = false;
+    if (!agent.hangup_at_us || now_us < agent.hangup_at_us)
+        return;
+    agent.hangup_at_us = 0;
+    if (transport_host_is_absent(transport))
+        host_gone();
+}
+
 // The stream is at its end. A port stays open for the host's return.
 static void stream_ended(void) {
     struct transport *transport = agent.transport;
     transport->readable = false;
-    host_gone();
-    if (transport->is_port)
+    if (transport->is_port) {
+        transport->hung_up = true;
         return;
+    }
+    host_gone();
     close(transport->fd);
     transport->fd = -1;
 }
@@ -166,6 +184,8 @@ static int poll_timeout_ms(void) {
         next = now + STUFFED_WAIT_US;
     uint64_t down = going_down_timer();
     next = down < next ? down : next;
+    if (agent.hangup_at_us && agent.hangup_at_us < next)
+        next = agent.hangup_at_us;
     bool can_read = agent.transport->readable && !mux_is_stuffed(&agent.mux);
     bool can_write = agent.transport->writable && outqueue_used(&agent.mux.queue);
     if (agent.transport->fd >= 0 && (can_read || can_write))
@@ -192,6 +212,7 @@ static void loop_turn(void) {
         host_gone();
     if (!mux_is_stuffed(&agent.mux))
         read_stream();
+    consider_hangup(uptime_us());
     mux_dispatch(&agent.mux, uptime_us());
     mux_timers(&agent.mux, uptime_us());
     mux_settle(&agent.mux);

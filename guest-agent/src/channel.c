@@ -217,8 +217,9 @@ void channel_abandon(struct channel *channel, enum channel_host host, uint64_t n
     channel_end(channel, ECANCELED, NULL);
     channel->tick = NULL;
     channel->linger_at_us = 0;
-    drop_streams(channel);
+    // In this order: a worker must not take the end of its input for the end of the file.
     stop_process(channel, now_us);
+    drop_streams(channel);
 }
 
 void channel_notice_exit(struct channel *channel, uint64_t now_us) {

@@ -103,7 +103,7 @@ static void find_account(const char *wanted, struct account *account) {
 
 static void become(const struct account *account) {
     if (geteuid() != 0 && account->uid == geteuid())
-        return; // a test on the host, as an ordinary user
+        return;
     if (initgroups(account->name, account->gid) < 0 || setgid(account->gid) < 0 || setuid(account->uid) < 0)
         fail((uint32_t)errno, account->name);
 }
@@ -193,10 +193,15 @@ static noreturn void run_command(const struct command *command, int terminal) {
     static char *extra[ARGUMENTS_MAX + 1];
     size_t argument_count = 0, variable_count, extra_count = 0;
     const char *directory = NULL, *user = "root";
+    char own_user[16];
     struct fields request = command->request;
     struct account account = {0};
     struct field field;
 
+    if (geteuid() != 0) { // a test on the host, by an ordinary user
+        snprintf(own_user, sizeof own_user, "%u", geteuid());
+        user = own_user;
+    }
     setsid();
     if (terminal >= 0)
         ioctl(terminal, TIOCSCTTY, 0);

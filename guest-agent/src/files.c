@@ -177,6 +177,8 @@ void file_write(struct fields request) {
     report_started(NULL);
     uint64_t total = 0;
     copy_stdin(fd, &total);
+    if (worker_is_abandoned())
+        remove_half_written(SIGTERM);
     uid_t uid = parsed.given[3] ? (uid_t)parsed.number[3] : (uid_t)-1;
     gid_t gid = parsed.given[4] ? (gid_t)parsed.number[4] : (gid_t)-1;
     // chown before chmod: it clears the setuid bits.

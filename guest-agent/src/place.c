@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/sendfile.h>
@@ -12,34 +14,55 @@
 
 #include "trace.h"
 
-static bool write_text(int fd, const char *text, size_t length) { return write(fd, text, length) == (ssize_t)length; }
+enum { COMPARE_MAX = 65536 };
 
-// By a new file and a rename: a reader sees the old one or the new one, and a symbolic link is replaced and not followed.
-static int create_new(int directory, const char *name, char temporary[300]) {
-    snprintf(temporary, 300, "%s.banger", name);
-    unlinkat(directory, temporary, 0);
-    return openat(directory, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+// Compares with what is there, so that a second boot writes nothing.
+static bool has_content(int directory, const char *name, int source, const void *text, off_t length, const struct stat *wanted) {
+    static uint8_t old[COMPARE_MAX], new[COMPARE_MAX];
+    struct stat status;
+    int fd = length > COMPARE_MAX ? -1 : openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool same = fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size == length && status.st_nlink == 1 &&
+                status.st_uid == wanted->st_uid && status.st_gid == wanted->st_gid &&
+                (status.st_mode & 07777) == (wanted->st_mode & 07777) && pread(fd, old, (size_t)length, 0) == length;
+    if (same && !text)
+        same = pread(source, new, (size_t)length, 0) == length;
+    close(fd);
+    return same && memcmp(old, text ? text : new, (size_t)length) == 0;
 }
 
-static void copy_file(int from, int to, const char *name, const struct stat *status) {
-    char temporary[300];
-    int source = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    int target = create_new(to, name, temporary);
-    off_t left = status->st_size;
-    while (source >= 0 && target >= 0 && left > 0) {
-        ssize_t sent = sendfile(target, source, NULL, (size_t)left);
+// A new file in place of the old one, whatever that was: a symbolic link is replaced and not followed. Not by a rename over it: ext4
+// then starts to write the new file's data at once (auto_da_alloc), which is most of what placing a file costs. What a crash
+// takes away here, the next boot brings again. From a descriptor, or from text.
+static bool replace_file(int directory, const char *name, int source, const void *text, const struct stat *wanted) {
+    off_t left = wanted->st_size;
+    if (has_content(directory, name, source, text, left, wanted))
+        return true;
+    unlinkat(directory, name, 0);
+    int target = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (target < 0)
+        return false;
+    while (left > 0) {
+        ssize_t sent = text ? write(target, (const char *)text + (wanted->st_size - left), (size_t)left)
+                            : sendfile(target, source, NULL, (size_t)left);
         if (sent <= 0)
             break;
         left -= sent;
     }
-    bool written = source >= 0 && target >= 0 && left == 0 && fchown(target, status->st_uid, status->st_gid) == 0 &&
-                   fchmod(target, status->st_mode & 07777) == 0 && renameat(to, temporary, to, name) == 0;
-    if (!written)
+    bool owned = wanted->st_uid == 0 && wanted->st_gid == 0;
+    bool written = left == 0 && (owned || fchown(target, wanted->st_uid, wanted->st_gid) == 0) &&
+                   fchmod(target, wanted->st_mode & 07777) == 0;
+    close(target);
+    return written;
+}
+
+static void copy_file(int from, int to, const char *name, const struct stat *status) {
+    int source = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (source < 0 || !replace_file(to, name, source, NULL, status))
         log_error("cannot place %s: %s", name, strerror(errno));
     if (source >= 0)
         close(source);
-    if (target >= 0)
-        close(target);
 }
 
 static void copy_link(int from, int to, const char *name, const struct stat *status) {
@@ -99,12 +122,9 @@ void place_files(int source) {
 }
 
 static void replace_text(const char *path, const char *text, size_t length) {
-    char temporary[300];
-    int fd = create_new(AT_FDCWD, path, temporary);
-    if (fd < 0 || !write_text(fd, text, length) || fchmod(fd, 0644) < 0 || rename(temporary, path) < 0)
+    struct stat wanted = {.st_mode = 0644, .st_size = (off_t)length};
+    if (!replace_file(AT_FDCWD, path, -1, text, &wanted))
         log_error("cannot write %s: %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
 }
 
 // Keeps the image's lines but an earlier 127.0.1.1.

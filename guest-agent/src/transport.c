@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -135,6 +136,11 @@ static bool accept_newest(struct transport *transport) {
     return accepted;
 }
 
+bool transport_host_is_absent(const struct transport *transport) {
+    struct pollfd slot = {.fd = transport->fd};
+    return poll(&slot, 1, 0) == 1 && (slot.revents & POLLHUP);
+}
+
 bool transport_take_events(struct transport *transport) {
     struct epoll_event events[4];
     bool anew = false;
@@ -146,7 +152,7 @@ bool transport_take_events(struct transport *transport) {
             transport->readable |= (events[i].events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
             transport->writable |= (events[i].events & EPOLLOUT) != 0;
             // Told apart from read() == 0 because with a full queue nothing is read.
-            anew |= transport->is_port && (events[i].events & EPOLLHUP);
+            transport->hung_up |= transport->is_port && (events[i].events & EPOLLHUP);
         }
     }
     return anew;

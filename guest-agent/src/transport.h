@@ -15,6 +15,7 @@ struct transport {
     int epoll_fd;  // edge-triggered: a port without a host would otherwise report POLLHUP without end
     bool readable; // until read() said EAGAIN
     bool writable;
+    bool hung_up; // a port's host went away; it may be back by now
 };
 
 void transport_init(struct transport *transport, const struct channel_place *places, int place_count);
@@ -23,5 +24,7 @@ bool transport_is_open(const struct transport *transport);
 // Opens the first of the places that exists. False when none does yet.
 bool transport_try(struct transport *transport);
 void transport_close(struct transport *transport);
-// Takes the edges that epoll has. True when the host went away or came anew: the conversation starts over.
+// Takes the edges that epoll has. True when the host came anew by a new connection: the conversation starts over.
 bool transport_take_events(struct transport *transport);
+// Of a port: whether nobody is at its other end now.
+bool transport_host_is_absent(const struct transport *transport);

@@ -2,6 +2,7 @@
 #include "worker.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +116,11 @@ void worker_start(struct channel *channel, worker_function *function, struct fie
     }
     channel->pid = pid;
     child_pipes_adopt(&pipes, channel);
+}
+
+bool worker_is_abandoned(void) {
+    struct pollfd slot = {.fd = REPORT_FD};
+    return poll(&slot, 1, 0) == 1 && (slot.revents & (POLLHUP | POLLERR));
 }
 
 bool write_all(int fd, const void *bytes, size_t length) {

@@ -31,6 +31,8 @@ void child_pipes_enter(struct child_pipes *pipes);
 // In the agent: hands the agent's ends to the channel.
 void child_pipes_adopt(struct child_pipes *pipes, struct channel *channel);
 
+// Whether the agent has let go of this worker: it closes the report socket before the worker's input.
+bool worker_is_abandoned(void);
 noreturn void report_failure(const struct failure *failure);
 noreturn void report_done(const struct builder *fields);
 void report_started(const struct builder *fields);

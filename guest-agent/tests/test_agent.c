@@ -291,8 +291,8 @@ static void more_channels_than_the_table_has_are_refused(void) {
 
 static void meeting_again_forgets_everything(void) {
     uint8_t half[FRAME_HEADER + 3];
-    open_shell(17, "exec cat /dev/zero", 0);
     open_shell(18, "trap '' HUP TERM; sleep 100", STDIN);
+    open_shell(17, "exec cat /dev/zero", 0);
     frame_put_header(half, FRAME_DATA, STREAM_STDIN, 18, FRAME_PAYLOAD_MAX);
     send_all(half, sizeof half);
     meet(3);

@@ -186,18 +186,18 @@ async def test_commands_have_streams_and_a_status(agent: Agent) -> None:
 async def test_a_command_that_cannot_start_says_why(agent: Agent, scratch: str) -> None:
     with pytest.raises(CannotStart) as caught:
         await agent.run(["no-such-command"])
-    assert (caught.value.shell_status, caught.value.code) == (127, Code.NOT_FOUND)
+    assert (caught.value.exit_status, caught.value.code) == (127, Code.NOT_FOUND)
     await agent.file_write(f"{scratch}/plain", b"text", mode=0o644)
     with pytest.raises(CannotStart) as caught:
         await agent.run([f"{scratch}/plain"])
-    assert (caught.value.shell_status, caught.value.code) == (126, Code.UNAUTHORIZED)
+    assert (caught.value.exit_status, caught.value.code) == (126, Code.UNAUTHORIZED)
     await agent.file_write(f"{scratch}/garbage", b"\0\1\2", mode=0o755)
     with pytest.raises(CannotStart) as caught:
         await agent.run([f"{scratch}/garbage"])
-    assert caught.value.shell_status == 126
+    assert caught.value.exit_status == 126
     with pytest.raises(CannotStart, match="/no/such/directory: no such file") as caught:
         await agent.run(["true"], cwd="/no/such/directory")
-    assert caught.value.shell_status == 126
+    assert caught.value.exit_status == 126
     with pytest.raises(CannotStart, match="nobody-like-this: no such user"):
         await agent.run(["true"], user="nobody-like-this")
 

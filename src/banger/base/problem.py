@@ -67,7 +67,8 @@ class Problem(Exception):
     """A failure for people: what is wrong with which value, and the command that fixes it.
 
     `brief` is one line in the present tense without a final period; `detail` may have several lines
-    (the last lines of a tool's stderr); `hint` names a command the person can run.
+    (the last lines of a tool's stderr); `hint` names a command the person can run. `exit_status` replaces
+    the code's own where a convention asks for it: 127 for a command that is not found.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Problem(Exception):
         detail: str | None = None,
         hint: str | None = None,
         outcome: Outcome = Outcome.FAILED,
+        exit_status: int | None = None,
     ) -> None:
         super().__init__(brief)
         self.code = code
@@ -85,6 +87,7 @@ class Problem(Exception):
         self.detail = detail
         self.hint = hint
         self.outcome = outcome
+        self.exit_status = exit_status
 
     def as_data(self) -> dict[str, Any]:
         """The problem as it travels in a reply and is kept in an operation's record."""
@@ -97,6 +100,8 @@ class Problem(Exception):
             data["detail"] = self.detail
         if self.hint:
             data["hint"] = self.hint
+        if self.exit_status is not None:
+            data["exit_status"] = self.exit_status
         return data
 
     @classmethod
@@ -107,6 +112,7 @@ class Problem(Exception):
             detail=data.get("detail"),
             hint=data.get("hint"),
             outcome=Outcome(data.get("outcome", "failed")),
+            exit_status=data.get("exit_status"),
         )
 
 

@@ -61,7 +61,7 @@ class RemoteProblem(Failure):
 
     @classmethod
     def from_reply(cls, reply: dict[str, Any]) -> RemoteProblem:
-        """From a reply, or an END frame, that has an `error`. A `status` beside it is the exit status."""
+        """From a reply, or an END frame, that has an `error`."""
         error = reply["error"]
         return cls(
             str(error.get("code", "internal")),
@@ -70,7 +70,7 @@ class RemoteProblem(Failure):
             detail=error.get("detail"),
             outcome=str(error.get("outcome", "failed")),
             op=error.get("op") or reply.get("op"),
-            status=reply.get("status"),
+            status=error.get("exit_status"),
         )
 
 

@@ -83,7 +83,7 @@ class Agent:
 
     @asynccontextmanager
     async def exec(self, request: ExecRequest) -> AsyncIterator[Command]:
-        """Starts a command; the block holds it. Raises `CannotStart` (with errno and shell_status)."""
+        """Starts a command; the block holds it. Raises `CannotStart` (with errno and exit_status)."""
         async with self.link.start_channel(Method.EXEC, plan_exec(request)) as channel:
             yield await wait_command(channel, request)
 

@@ -72,12 +72,12 @@ class GuestProblem(Problem):
 
 
 class CannotStart(GuestProblem):
-    """A command that did not begin. `shell_status` is what a shell would exit with: 127 when the command
+    """A command that did not begin. `exit_status` is what a shell would exit with: 127 when the command
     was not found, else 126."""
 
-    def __init__(self, number: int, brief: str, *, shell_status: int, detail: str | None = None) -> None:
+    def __init__(self, number: int, brief: str, *, exit_status: int, detail: str | None = None) -> None:
         super().__init__(number, brief, detail=detail, outcome=Outcome.NOT_STARTED)
-        self.shell_status = shell_status
+        self.exit_status = exit_status
 
 
 def problem_code(number: int) -> Code:
@@ -111,10 +111,10 @@ def render_exec_end(end: End, program: str) -> CannotStart:
     subject = (text or "").rpartition(": ")[0] or program
     if subject != program:
         why = describe_error(end.error)
-        return CannotStart(end.error, f"{subject}: {why}", shell_status=_NOT_EXECUTABLE_STATUS, detail=text)
+        return CannotStart(end.error, f"{subject}: {why}", exit_status=_NOT_EXECUTABLE_STATUS, detail=text)
     why = _CANNOT_START.get(end.error) or describe_error(end.error)
     status = _NOT_FOUND_STATUS if end.error == errno.ENOENT else _NOT_EXECUTABLE_STATUS
-    return CannotStart(end.error, f"{program}: {why}", shell_status=status, detail=text)
+    return CannotStart(end.error, f"{program}: {why}", exit_status=status, detail=text)
 
 
 def _one_line(end: End) -> str | None:

@@ -85,7 +85,7 @@ def test_death_by_a_signal_is_128_and_its_number(daemon, start_banger):
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_command_that_is_not_there_is_127_with_the_reason(daemon, start_banger, streamed):
     def refuse(call):
-        end = {"error": {"code": "not_found", "message": "there is no command 'nope'"}, "status": 127}
+        end = {"error": {"code": "not_found", "message": "there is no command 'nope'", "exit_status": 127}}
         if streamed:
             call.stream()
             call.end(**end)

@@ -69,7 +69,7 @@ async def test_a_missing_command_keeps_its_errno_and_a_shells_status(
     with pytest.raises(CannotStart) as caught:
         await agent.run(argv)
     problem = caught.value
-    assert (problem.errno, problem.shell_status) == (number, status)
+    assert (problem.errno, problem.exit_status) == (number, status)
     assert problem.code is Code.NOT_FOUND
     assert problem.outcome is Outcome.NOT_STARTED
     assert problem.brief == f"{argv[0]}: command not found in the guest"
@@ -79,7 +79,7 @@ async def test_a_missing_directory_is_not_taken_for_a_missing_command(agent: Age
     with pytest.raises(CannotStart) as caught:
         await agent.run(["true"], cwd="/no/such/directory")
     assert caught.value.brief.endswith("/no/such/directory: no such file or directory")
-    assert caught.value.shell_status == 126
+    assert caught.value.exit_status == 126
 
 
 async def test_a_killed_command_ends_with_its_signal(agent: Agent) -> None:
