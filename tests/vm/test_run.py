@@ -44,7 +44,15 @@ def test_a_client_killed_in_the_middle_leaves_no_vm(banger):
 
 def test_a_client_killed_while_creating_undoes_the_creation(banger):
     client = banger.start(
-        "vm", "run", "--rm", "--memory", "256M", "--", "true", stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        "vm",
+        "run",
+        "--rm",
+        "--memory",
+        "256M",
+        "--",
+        "true",
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
     )
     for line in client.stderr:
         if b"start vmm" in line:
@@ -56,7 +64,9 @@ def test_a_client_killed_while_creating_undoes_the_creation(banger):
 
 def test_an_interactive_run_is_a_terminal_and_reminds(banger):
     main, side = pty.openpty()
-    client = banger.start("vm", "run", "--name", "term", "--memory", "256M", stdin=side, stdout=side, stderr=side)
+    client = banger.start(
+        "vm", "run", "--name", "term", "--memory", "256M", stdin=side, stdout=side, stderr=side
+    )
     os.close(side)
     output = read_until(main, b"# ")
     os.write(main, b"tty; stty size; exit\n")

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from tools.bench.measure import Result, compare, interleave
 
 from banger.base.cpio import CpioEntry, render_archive
 from banger.base.files import clone_sparse
@@ -31,7 +32,6 @@ from banger.services.vms.layout import Layout
 from banger.services.vms.plan import GuestKeys, compose_boot_config, compose_machine
 from banger.vmm.contract import Vmm
 from banger.vmm.overlay import create_overlay
-from tools.bench.measure import Result, compare, interleave
 
 ROUNDS = 11
 MEMORY_MIB = 256
@@ -40,7 +40,9 @@ _INIT = 'int write(int,const void*,unsigned long);int pause(void);int main(void)
 
 
 class BootBench:
-    def __init__(self, vmm: Vmm, kernel: tuple[KernelManifest, Path], image: tuple[ImageManifest, Path], work: Path) -> None:
+    def __init__(
+        self, vmm: Vmm, kernel: tuple[KernelManifest, Path], image: tuple[ImageManifest, Path], work: Path
+    ) -> None:
         self._vmm = vmm
         self._kernel, self._kernel_directory = kernel
         self._image, self._image_directory = image
@@ -111,20 +113,37 @@ def _build_one_line_init(work: Path) -> Path:
     source.write_text(_INIT)
     target = f"{os.uname().machine}-linux-musl"
     subprocess.run(
-        [sys.executable, "-m", "ziglang", "cc", "-target", target, "-static", "-Os", "-s", "-o", program, source],
+        [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            "-target",
+            target,
+            "-static",
+            "-Os",
+            "-s",
+            "-o",
+            program,
+            source,
+        ],
         check=True,
     )
     archive.write_bytes(
-        render_archive([
-            CpioEntry("dev", stat.S_IFDIR | 0o755),
-            CpioEntry("dev/console", stat.S_IFCHR | 0o600, device_major=5, device_minor=1),
-            CpioEntry("init", stat.S_IFREG | 0o755, content=program.read_bytes()),
-        ])
+        render_archive(
+            [
+                CpioEntry("dev", stat.S_IFDIR | 0o755),
+                CpioEntry("dev/console", stat.S_IFCHR | 0o600, device_major=5, device_minor=1),
+                CpioEntry("init", stat.S_IFREG | 0o755, content=program.read_bytes()),
+            ]
+        )
     )
     return archive
 
 
-async def run(vmm: Vmm, kernel: tuple[KernelManifest, Path], image: tuple[ImageManifest, Path], rounds: int = ROUNDS) -> Result:
+async def run(
+    vmm: Vmm, kernel: tuple[KernelManifest, Path], image: tuple[ImageManifest, Path], rounds: int = ROUNDS
+) -> Result:
     assert GUEST_PROGRAM.exists()
     with tempfile.TemporaryDirectory(prefix="bb") as work:
         bench = BootBench(vmm, kernel, image, Path(work))

@@ -22,7 +22,9 @@ def run(python: Path, script: Path, environment: dict[str, str]) -> Result:
     for _ in range(ROUNDS):
         candidates.append(_time(command, environment))
         references.append(_time(reference, environment))
-    return compare("P7", "vm list, 100 VMs / python -S -E -I -c pass", candidates, references, unit="s", at_most=2.5)
+    return compare(
+        "P7", "vm list, 100 VMs / python -S -E -I -c pass", candidates, references, unit="s", at_most=2.5
+    )
 
 
 def list_imports(python: Path, environment: dict[str, str]) -> list[str]:

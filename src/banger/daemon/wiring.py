@@ -132,6 +132,12 @@ def measure_host() -> HostSize:
     )
 
 
+async def _sweep(images: ImageService, kernels: KernelService) -> None:
+    """What interrupted builds have left behind goes away; nobody waits for it."""
+    await kernels.sweep()
+    await images.sweep()
+
+
 @asynccontextmanager
 async def open_services(paths: Paths) -> AsyncIterator[Services]:
     """Raises Problem for a bad configuration or a damaged database; nothing has been begun then."""
@@ -156,6 +162,7 @@ async def open_services(paths: Paths) -> AsyncIterator[Services]:
             checks = CheckService(_check_surroundings(paths, config, backends))
             try:
                 await vms.recover()
+                tasks.start(_sweep(images, kernels), name="sweep")
                 yield Services(
                     handlers=_handlers(vms, images, kernels, checks, _Completion(store, images, kernels)),
                     operations=store.operations,

@@ -29,14 +29,22 @@ def test_what_is_no_size_is_refused_with_an_example(text):
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (8 * GIB, "8 GiB"), (20 * GIB + MIB, "20 GiB"), (3 * TIB, "3 TiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (8 * GIB, "8 GiB"),
+        (20 * GIB + MIB, "20 GiB"),
+        (3 * TIB, "3 TiB"),
+    ],
 )
 def test_sizes_read_well(size, text):
     assert render_size(size) == text
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("30s", 30), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("250ms", 0.25), ("1d", 86400)]
+    ("text", "seconds"),
+    [("30s", 30), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("250ms", 0.25), ("1d", 86400)],
 )
 def test_durations(text, seconds):
     assert parse_duration(text) == pytest.approx(seconds)
@@ -49,4 +57,10 @@ def test_what_is_no_duration_is_refused(text):
 
 
 def test_durations_read_well():
-    assert [render_duration(s) for s in (0.25, 2, 75, 3700, 90000)] == ["250 ms", "2.0 s", "1m15s", "1h01m", "1d01h"]
+    assert [render_duration(s) for s in (0.25, 2, 75, 3700, 90000)] == [
+        "250 ms",
+        "2.0 s",
+        "1m15s",
+        "1h01m",
+        "1d01h",
+    ]

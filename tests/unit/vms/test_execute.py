@@ -93,7 +93,9 @@ async def test_a_command_that_cannot_start_says_so(vms, vm):
         await vms.execute(VmExec(vm="web", argv=["/nonexistent/program"]), Caller())
 
 
-@pytest.mark.parametrize("request_", [VmExec(vm="web", argv=["env"], env=["NOVALUE"]), VmExec(vm="web", argv=[])])
+@pytest.mark.parametrize(
+    "request_", [VmExec(vm="web", argv=["env"], env=["NOVALUE"]), VmExec(vm="web", argv=[])]
+)
 async def test_bad_requests_are_refused(vms, vm, request_):
     with pytest.raises(Problem) as caught:
         await vms.execute(request_, Caller())

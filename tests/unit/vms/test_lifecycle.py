@@ -2,13 +2,24 @@ import asyncio
 import os
 
 import pytest
+from tests.unit.vms.conftest import Recorder
 
-from banger.api.vm import VmCreate, VmDelete, VmKill, VmList, VmPrune, VmRestart, VmShow, VmSsh, VmStart, VmStop
+from banger.api.vm import (
+    VmCreate,
+    VmDelete,
+    VmKill,
+    VmList,
+    VmPrune,
+    VmRestart,
+    VmShow,
+    VmSsh,
+    VmStart,
+    VmStop,
+)
 from banger.base.problem import Code, Problem
 from banger.base.progress import Silent
 from banger.base.units import GIB, MIB
 from banger.model.vm import Origin, VmState
-from tests.unit.vms.conftest import Recorder
 
 QUIET = Silent()
 
@@ -29,7 +40,13 @@ async def test_the_guest_gets_its_name_keys_and_disks(vms, world):
     await vms.create(VmCreate(name="web"), QUIET)
     (machine,) = world.vmm.machines.values()
     archive = open(machine.initramfs, "rb").read()
-    for expected in (b"hostname=web\n", b"root=root\n", b"work=work\n", b"BEGIN OPENSSH PRIVATE KEY", b"ssh-ed25519 "):
+    for expected in (
+        b"hostname=web\n",
+        b"root=root\n",
+        b"work=work\n",
+        b"BEGIN OPENSSH PRIVATE KEY",
+        b"ssh-ed25519 ",
+    ):
         assert expected in archive
     assert [(disk.serial, disk.read_only) for disk in machine.disks] == [("root", False), ("work", False)]
     assert machine.network.restricted

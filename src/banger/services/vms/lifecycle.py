@@ -38,7 +38,8 @@ from banger.vmm.contract import Exit, Handle, Liveness, Vmm
 
 _log = logging.getLogger(__name__)
 _AGENT_ANSWER_S = 5.0
-_ADOPTION_S = 10.0
+_ADOPTION_S = 5.0
+_ADOPTION_ATTEMPTS = 4
 _PORT_ATTEMPTS = 4
 
 
@@ -171,15 +172,25 @@ class Lifecycle:
         try:
             if await vmm.adopt(handle) is Liveness.GONE:
                 return False
-            async with asyncio.timeout(_ADOPTION_S):
-                link = await Link.open(*await vmm.connect_agent(handle))
+            link = await self._meet_again(vmm, handle)
         except (Problem, OSError, TimeoutError) as error:
-            _log.warning("a VM could not be taken over", extra={"vm": vm.id, "why": str(error)})
+            _log.warning("a VM could not be taken over", extra={"vm": vm.id, "why": repr(error)})
             return False
         self.live.add(vm.id, LiveVm(vmm, handle, Agent(link)))
         self.update(vm, state=VmState.RUNNING)
         _log.info("took over a running VM", extra={"vm": vm.id, "pid": handle.pid})
         return True
+
+    async def _meet_again(self, vmm: Vmm, handle: Handle) -> Link:
+        """A virtio-serial port that was left in mid-conversation can swallow a greeting; the next one arrives."""
+        for attempt in range(_ADOPTION_ATTEMPTS):
+            try:
+                async with asyncio.timeout(_ADOPTION_S):
+                    return await Link.open(*await vmm.connect_agent(handle))
+            except TimeoutError:
+                if attempt + 1 == _ADOPTION_ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
 
     async def record_exit(self, vm: VmRecord, exit_: Exit) -> None:
         """A VMM ended that nobody asked to end: the guest powered off, or something killed it."""
