@@ -289,6 +289,5 @@ noreturn void boot(int argc, char **argv, char **environment) {
     start_growing();
     if (!init)
         resident_run(agent, start_agent_again);
-    umask(0);
     hand_over(init, argv, environment);
 }

@@ -76,7 +76,9 @@ def test_a_vmm_killed_from_outside_is_noticed(banger, box):
 
 
 def test_power_off_inside_is_a_stop(banger, box):
-    banger.run("vm", "exec", box, "--", "systemctl", "poweroff", check=False)
+    banger.run(
+        "vm", "exec", box, "--", "sh", "-c", "until systemctl poweroff; do sleep 0.2; done", check=False
+    )
     deadline = time.monotonic() + 60
     while (state := banger.json("vm", "show", box)["vm"]["state"]) == "running":
         assert time.monotonic() < deadline

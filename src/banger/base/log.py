@@ -7,11 +7,13 @@ import json
 import logging
 import time
 from contextvars import ContextVar
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
 operation_id: ContextVar[str] = ContextVar("operation_id", default="")
 
+_LOG_BYTES = 16 * 1024 * 1024
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "asctime"}
 
 
@@ -35,8 +37,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def start_logging(level: str, path: Path | None) -> None:
-    """Sends every record to the file (appending), or to stderr when there is none."""
-    handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
+    """Sends every record to the file (appending; renewed at 16 MiB, two old ones kept), or to stderr when there is none."""
+    handler: logging.Handler = logging.StreamHandler()
+    if path is not None:
+        handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8")
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -76,7 +76,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the store. `generation` counts writes and guards against lost updates."""
+    """One row of the store: what was asked for, the present state, and what the last boot took."""
 
     id: str
     name: str

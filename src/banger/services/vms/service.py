@@ -59,6 +59,7 @@ _AGENT_ANSWER_S = 5.0
 _ADOPTION_S = 10.0
 
 _LOG_CHECK_S = 30.0
+_EPHEMERAL_GRACE_S = 30.0
 _LOG_LIMIT_BYTES = 8 * MIB
 
 
@@ -70,6 +71,7 @@ class VmService:
         self._tasks = tasks
         self._life = Lifecycle(around, tasks, self._on_exit)
         self._locks: dict[str, asyncio.Lock] = {}
+        self._used: set[str] = set()
         tasks.start(self._bound_logs(), name="bound logs")
 
     # Reading
@@ -137,6 +139,8 @@ class VmService:
             except BaseException:
                 await self._tasks.finish(self._life.remove(vm), name=f"undo {vm.id}")
                 raise
+        if vm.ephemeral:
+            self._tasks.start(self._expect_command(vm.id), name=f"expect {vm.id}")
         return self._describe(vm)
 
     async def start(self, request: VmStart, progress: Progress) -> VmDetails:
@@ -210,6 +214,7 @@ class VmService:
         vm = require_running(self._resolve(request.vm))
         agent = self._life.live.get_agent(vm)
         self._touch(vm)
+        self._used.add(vm.id)
         try:
             end = await run_command(agent, plan, stream)
         finally:
@@ -222,7 +227,9 @@ class VmService:
     async def recover(self) -> None:
         """After a daemon that did not shut down: live VMs are taken over, what cannot be is put to rest."""
         for vm in self._around.vms.list():
-            if vm.state not in LIVE:
+            if vm.ephemeral:
+                await self._delete_quietly(vm.id)
+            if vm.ephemeral or vm.state not in LIVE:
                 continue
             async with self._lock(vm):
                 if not await self._life.adopt(vm):
@@ -262,6 +269,13 @@ class VmService:
                 await self._life.remove(vm)
             elif vm is not None and vm.state is VmState.RUNNING:
                 await self._life.stop(vm, Silent(), deadline_s=30)
+
+    async def _expect_command(self, vm_id: str) -> None:
+        """A VM made for one command goes when whoever asked for it never came back with the command."""
+        await asyncio.sleep(_EPHEMERAL_GRACE_S)
+        if vm_id not in self._used:
+            await self._delete_quietly(vm_id)
+        self._used.discard(vm_id)
 
     async def _bound_logs(self) -> None:
         """A guest may write to its console without end; the disk is not for that."""
