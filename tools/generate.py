@@ -68,12 +68,19 @@ def describe_parameters(request: type[Request[Any]]) -> list[dict[str, Any]]:
 
 
 def _split(hint: Any) -> tuple[Any, msgspec.Meta | None]:
-    """The type without its annotation and without None."""
-    meta = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, msgspec.Meta)), None)
-    bare = typing.get_args(hint)[0] if meta else hint
-    if isinstance(bare, types.UnionType):
-        bare = next(option for option in typing.get_args(bare) if option is not types.NoneType)
-    return bare, meta
+    """The plain type, without annotations, limits and None; and the annotation that describes the field."""
+    metas = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, msgspec.Meta)]
+    described = next((meta for meta in metas if meta.description is not None), None)
+    return _strip(hint), described
+
+
+def _strip(hint: Any) -> Any:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _strip(options[0])
+    if origin in (types.UnionType, typing.Union):
+        return _strip(next(option for option in options if option is not types.NoneType))
+    return str if origin is typing.Literal else hint
 
 
 def _type_word(shown: Any) -> str:

@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,7 @@ def own_data(tmp_path) -> Path:
 
 @pytest.fixture
 def lonely(own_data, banger) -> Banger:
-    other = Banger(banger.home / "lonely", own_data)
-    other.home.mkdir(mode=0o700)
+    other = Banger(Path(tempfile.mkdtemp(dir=banger.home)), own_data)
     yield other
     other.run("daemon", "stop", check=False)
 

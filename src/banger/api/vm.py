@@ -1,11 +1,16 @@
 """Methods on VMs. Sizes on the wire are integers in the unit of their name."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from banger.api.method import Effect, Kind, Nothing, Request, VmReference, declare, field
 from banger.model.vm import VmRecord, VmState
+
+Natural = Annotated[int, Meta(ge=0)]
+Cells = Annotated[int, Meta(ge=1, le=65535)]
+Deadline = Annotated[float, Meta(ge=0, le=86400)]
 
 
 class VmSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +102,7 @@ class VmCreate(Request[VmDetails]):
     """Creates a VM, obtaining kernel and image when they are missing, and starts it unless told not to."""
 
     name: Annotated[str | None, field("a DNS label; generated when absent", short="n")] = None
-    image: Annotated[str | None, field("image to boot; default debian-bookworm")] = None
+    image: Annotated[str | None, field("image to boot; default: the configured one")] = None
     kernel: Annotated[str | None, field("kernel to boot; default the image's own choice")] = None
     vcpus: Annotated[int | None, field("number of virtual CPUs", flag="vcpu", metavar="N")] = None
     memory_mib: Annotated[
@@ -129,9 +134,9 @@ class VmStop(Request[VmDetails]):
     """Asks the guest to sync and power off; kills it at the deadline."""
 
     vm: VmReference
-    timeout_s: Annotated[float, field("deadline before the VM is killed", flag="timeout", unit="seconds")] = (
-        30.0
-    )
+    timeout_s: Annotated[
+        Deadline, field("deadline before the VM is killed", flag="timeout", unit="seconds")
+    ] = 30.0
 
 
 @declare("vm.restart", effect=Effect.CHANGE, kind=Kind.OPERATION)
@@ -139,9 +144,9 @@ class VmRestart(Request[VmDetails]):
     """Stops and starts a VM."""
 
     vm: VmReference
-    timeout_s: Annotated[float, field("deadline before the VM is killed", flag="timeout", unit="seconds")] = (
-        30.0
-    )
+    timeout_s: Annotated[
+        Deadline, field("deadline before the VM is killed", flag="timeout", unit="seconds")
+    ] = 30.0
 
 
 @declare("vm.kill", effect=Effect.DESTROY, kind=Kind.OPERATION)
@@ -171,7 +176,7 @@ class VmSsh(Request[SshTarget]):
     """Where a VM's sshd is reached; waits until it listens."""
 
     vm: VmReference
-    timeout_s: Annotated[float, field("how long to wait for sshd", flag="timeout", unit="seconds")] = 60.0
+    timeout_s: Annotated[Deadline, field("how long to wait for sshd", flag="timeout", unit="seconds")] = 60.0
 
 
 @declare("vm.logs")
@@ -179,10 +184,10 @@ class VmLogs(Request[LogText]):
     """The serial console of the guest, or the words of its VMM."""
 
     vm: VmReference
-    source: Annotated[str, field("serial or vmm", choices=["serial", "vmm"])] = "serial"
-    tail_lines: Annotated[int | None, field("only the last N lines", flag="tail", short="n", metavar="N")] = (
-        None
-    )
+    source: Annotated[Literal["serial", "vmm"], field("serial or vmm", choices=["serial", "vmm"])] = "serial"
+    tail_lines: Annotated[
+        Natural | None, field("only the last N lines", flag="tail", short="n", metavar="N")
+    ] = None
 
 
 @declare("vm.exec", effect=Effect.CHANGE, kind=Kind.STREAM)
@@ -198,6 +203,6 @@ class VmExec(Request[Nothing]):
     user: Annotated[str | None, field("user name or uid[:gid]; default root", short="u")] = None
     pty: Annotated[bool, field("allocate a terminal", flag="tty", short="t")] = False
     stdin: Annotated[bool, field("keep stdin open", flag="interactive", short="i")] = False
-    rows: Annotated[int | None, field("terminal height", hidden=True)] = None
-    columns: Annotated[int | None, field("terminal width", hidden=True)] = None
+    rows: Annotated[Cells | None, field("terminal height", hidden=True)] = None
+    columns: Annotated[Cells | None, field("terminal width", hidden=True)] = None
     delete_after: Annotated[bool, field("delete the VM when the command ends", hidden=True)] = False

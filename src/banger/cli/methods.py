@@ -146,7 +146,7 @@ METHODS: dict[str, dict[str, Any]] = {
         'effect': 'change', 'kind': 'operation',
         'parameters': (
             {'name': 'name', 'type': 'str', 'flag': 'name', 'help': 'a DNS label; generated when absent', 'short': 'n'},
-            {'name': 'image', 'type': 'str', 'flag': 'image', 'help': 'image to boot; default debian-bookworm'},
+            {'name': 'image', 'type': 'str', 'flag': 'image', 'help': 'image to boot; default: the configured one'},
             {'name': 'kernel', 'type': 'str', 'flag': 'kernel', 'help': "kernel to boot; default the image's own choice"},
             {'name': 'vcpus', 'type': 'int', 'flag': 'vcpu', 'help': 'number of virtual CPUs', 'metavar': 'N'},
             {'name': 'memory_mib', 'type': 'int', 'flag': 'memory', 'help': 'memory, for example 2G', 'unit': 'mib', 'short': 'm'},

@@ -76,7 +76,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the store: what was asked for, the present state, and what the last boot took."""
+    """One row of the store: what was asked for, the present state, and what the last boot took.
+
+    Between the row's writing and `prepared`, and from `removing` on, what is on disk may be half of it; a
+    daemon that finds such a row removes the rest. `image_directory` is the very build that root stands on.
+    """
 
     id: str
     name: str
@@ -93,6 +97,9 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
     ephemeral: bool = False
     has_work_disk: bool = False
     image_id: str = ""
+    image_directory: str = ""
+    prepared: bool = False
+    removing: bool = False
     ssh_port: int = 0
 
 

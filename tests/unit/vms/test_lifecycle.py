@@ -1,6 +1,7 @@
 import asyncio
 import os
 
+import msgspec
 import pytest
 from tests.unit.vms.conftest import Recorder
 
@@ -292,3 +293,73 @@ async def test_shutting_down_stops_all_and_hurrying_kills(vms, world):
         await vms.stop_all(hurry)
     assert {vm.state for vm in world.store.vms.list()} == {VmState.STOPPED}
     assert world.vmm.host.alive() == []
+
+
+async def test_prune_spares_a_vm_that_was_started_meanwhile(vms, world):
+    for name in ("one", "two"):
+        await vms.create(VmCreate(name=name, start=False), QUIET)
+    pruning = asyncio.create_task(vms.prune(VmPrune()))
+    await asyncio.sleep(0)
+    started = asyncio.create_task(vms.start(VmStart(vm="two"), QUIET))
+    pruned = await pruning
+    outcome = (await asyncio.gather(started, return_exceptions=True))[0]
+    if "two" in pruned.vms:
+        assert isinstance(outcome, Problem)
+    else:
+        assert outcome.vm.state is VmState.RUNNING
+        assert [vm.name for vm in world.store.vms.list()] == ["two"]
+
+
+async def test_a_stop_that_failed_can_be_repeated(vms, world):
+    await vms.create(VmCreate(name="web"), QUIET)
+    stop = world.vmm.stop
+
+    async def fail(handle, *, deadline_s):
+        raise Problem(Code.OPERATION_FAILED, "the VMM does not listen")
+
+    world.vmm.stop = fail
+    with pytest.raises(Problem):
+        await vms.stop(VmStop(vm="web"), QUIET)
+    world.vmm.stop = stop
+    assert (await vms.stop(VmStop(vm="web"), QUIET)).vm.state is VmState.STOPPED
+    assert world.vmm.host.alive() == []
+
+
+async def test_waiting_for_ssh_fails_when_nothing_listens(vms, world, monkeypatch):
+    monkeypatch.setattr("banger.services.vms.lifecycle._SSH_S", 0.05)
+    await vms.create(VmCreate(name="web", start=False), QUIET)
+    task = asyncio.create_task(vms.start(VmStart(vm="web", wait_ssh=True), QUIET))
+    while not world.guests:
+        await asyncio.sleep(0)
+    world.guests[0].listeners = ()
+    with pytest.raises(Problem, match="nothing listens"):
+        await task
+
+
+async def test_half_made_and_half_removed_vms_are_finished_off_by_the_next_daemon(world):
+    async with world.open() as first:
+        for name in ("half-made", "half-gone", "whole"):
+            await first.create(VmCreate(name=name, start=False), QUIET)
+    for vm in world.store.vms.list():
+        if vm.name == "half-made":
+            world.store.vms.save(msgspec.structs.replace(vm, prepared=False))
+        if vm.name == "half-gone":
+            world.store.vms.save(msgspec.structs.replace(vm, removing=True))
+    stray = world.root / "vms" / "0123456789ab"
+    stray.mkdir()
+    other = world.root / "vms" / "not-one-of-ours"
+    other.mkdir()
+    async with world.open() as second:
+        await second.recover()
+        assert [vm.name for vm in second.list_vms(VmList(all=True)).vms] == ["whole"]
+    assert not stray.exists()
+    assert other.exists()
+
+
+async def test_an_image_that_is_gone_is_told_before_anything_starts(vms, world):
+    await vms.create(VmCreate(name="web", start=False), QUIET)
+    (world.root / "image").rename(world.root / "elsewhere")
+    with pytest.raises(Problem) as caught:
+        await vms.start(VmStart(vm="web"), QUIET)
+    assert caught.value.code is Code.NOT_FOUND
+    assert vms.show(VmShow(vm="web")).vm.state is VmState.CREATED

@@ -5,7 +5,7 @@ so that no process, socket or file of this boot is left. Stopping is for `servic
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from banger.guest.bootconfig import BootConfig, render_boot_archive
 from banger.guest.link import Link, Welcome
 from banger.model.kernel import KernelManifest
 from banger.model.machine import Machine, UserNetwork
-from banger.model.vm import Stage, VmRecord, VmRuntime
+from banger.model.vm import Stage, VmRuntime
 from banger.network.user import SSH_PORT
 from banger.services.vms.layout import Layout
 from banger.services.vms.live import LiveVm
@@ -29,6 +29,7 @@ from banger.vmm.logs import render_tail
 
 AGENT_DEADLINE_S = 120.0
 _CONSOLE_LINES = 12
+_ENDING_S = 2.0
 
 
 class BootPlan(NamedTuple):
@@ -51,7 +52,7 @@ class Booted(NamedTuple):
 Record = Callable[[VmRuntime], None]
 
 
-async def boot(vm: VmRecord, plan: BootPlan, vmm: Vmm, record: Record, progress: Progress) -> Booted:
+async def boot(plan: BootPlan, vmm: Vmm, record: Record, progress: Progress) -> Booted:
     """Boots and waits for the agent. `record` writes the VMM's identity before it is relied on."""
     async with AsyncExitStack() as undo:
         with stage(progress, "configure guest"):
@@ -63,7 +64,7 @@ async def boot(vm: VmRecord, plan: BootPlan, vmm: Vmm, record: Record, progress:
             runtime = _runtime(handle, plan)
             record(runtime)
         with stage(progress, "boot guest"):
-            link = await _first_of(vmm, handle, plan.layout, _meet_agent(vmm, handle))
+            link = await _wait_welcome(vmm, handle, plan.layout)
             undo.push_async_callback(link.aclose)
         agent = Agent(link)
         undo.pop_all()
@@ -76,33 +77,31 @@ async def _meet_agent(vmm: Vmm, handle: Handle) -> Link:
     return await Link.open(reader, writer)
 
 
-async def _first_of(vmm: Vmm, handle: Handle, layout: Layout, meeting: Awaitable[Link]) -> Link:
+async def _wait_welcome(vmm: Vmm, handle: Handle, layout: Layout) -> Link:
     """The agent's welcome, or a Problem as soon as the VMM ends or the deadline passes."""
-    met = asyncio.ensure_future(meeting)
-    ended = asyncio.ensure_future(vmm.wait_exit(handle))
+    meeting = asyncio.create_task(_meet_agent(vmm, handle))
+    ending = asyncio.create_task(vmm.wait_exit(handle))
+    link: Link | None = None
     try:
-        async with asyncio.timeout(AGENT_DEADLINE_S):
-            await asyncio.wait((met, ended), return_when=asyncio.FIRST_COMPLETED)
-    except TimeoutError:
-        raise Problem(
-            Code.OPERATION_FAILED,
-            f"the guest's agent did not answer within {AGENT_DEADLINE_S:.0f} s",
-            detail=_console_tail(layout),
-        ) from None
+        await asyncio.wait((meeting, ending), timeout=AGENT_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        if meeting.done() and meeting.exception() is not None:  # most likely because the VMM is ending
+            await asyncio.wait((ending,), timeout=_ENDING_S)
+        if ending.done():
+            raise _failed(f"the VMM ended before the guest was ready: {ending.result().reason}", layout)
+        if not meeting.done():
+            raise _failed(f"the guest's agent did not answer within {AGENT_DEADLINE_S:.0f} s", layout)
+        link = meeting.result()
+        return link
     finally:
-        for task in (met, ended):
-            if not task.done():
-                task.cancel()
-        await asyncio.wait((met, ended))
-    if not met.cancelled() and met.exception() is None:
-        return met.result()
-    if not ended.cancelled():
-        raise Problem(
-            Code.OPERATION_FAILED,
-            f"the VMM ended before the guest was ready: {ended.result().reason}",
-            detail=_console_tail(layout),
-        )
-    return met.result()
+        for task in (meeting, ending):
+            task.cancel()
+        await asyncio.wait((meeting, ending))
+        if link is None and not meeting.cancelled() and meeting.exception() is None:
+            await meeting.result().aclose()
+
+
+def _failed(brief: str, layout: Layout) -> Problem:
+    return Problem(Code.OPERATION_FAILED, brief, detail=_console_tail(layout))
 
 
 def _console_tail(layout: Layout) -> str | None:

@@ -1,9 +1,11 @@
 """Where the files of one VM are. Owns the names; everything below `state` and `runtime` is the VM's alone."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from banger.base.files import remove_tree
+from banger.model.names import ID_LENGTH
 from banger.vmm.contract import Place
 
 
@@ -57,3 +59,8 @@ class Layouts(NamedTuple):
 
     def of(self, vm_id: str) -> Layout:
         return Layout(self.state / vm_id, self.runtime / vm_id)
+
+    def find_strays(self, known: Collection[str]) -> list[Layout]:
+        """Places with names like ours that belong to no known VM."""
+        names = {path.name for parent in self for path in parent.glob("*") if len(path.name) == ID_LENGTH}
+        return [self.of(name) for name in sorted(names - set(known)) if set(name) <= set("0123456789abcdef")]

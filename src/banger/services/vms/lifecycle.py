@@ -15,7 +15,7 @@ import msgspec
 
 from banger.api.vm import Posture
 from banger.base.clock import Entropy, monotonic, utc_now
-from banger.base.problem import Code, Problem
+from banger.base.problem import Code, Outcome, Problem
 from banger.base.progress import Progress, stage
 from banger.base.tasks import Supervisor
 from banger.guest.agent import Agent
@@ -41,6 +41,7 @@ _AGENT_ANSWER_S = 5.0
 _ADOPTION_S = 5.0
 _ADOPTION_ATTEMPTS = 4
 _PORT_ATTEMPTS = 4
+_SSH_S = 60.0
 
 
 class Backends(Protocol):
@@ -73,13 +74,13 @@ class Lifecycle:
         self.live = LiveVms(tasks, on_exit)
         self._around = around
 
-    async def start(self, vm: VmRecord, progress: Progress, *, wait_ssh: bool) -> VmRecord:
+    async def start(self, vm: VmRecord, progress: Progress, *, until_ssh: bool) -> VmRecord:
         around = self._around
         watch = Stopwatch(progress, monotonic)
         before = vm
         with stage(watch, "preflight"):
             vmm = await around.backends.choose()
-            await around.images.get(vm.spec.image)
+            _require_image(vm)
             kernel = await around.kernels.ensure(watch, vm.spec.kernel)
         vm = self.update(vm, state=VmState.STARTING, error=None, runtime=None)
 
@@ -95,9 +96,10 @@ class Lifecycle:
             self.update(vm, state=state, runtime=None, error=data)
             raise
         vm = self._settle(vm, booted, watch)
-        if wait_ssh:
+        if until_ssh:
             with stage(watch, "wait for ssh"):
-                await booted.live.agent.wait_port(SSH_PORT, timeout_s=60)
+                await wait_ssh(booted.live.agent, vm, timeout_s=_SSH_S)
+            vm = self.update(vm, boot_stages=tuple(watch.stages))
         return vm
 
     async def _boot(
@@ -108,7 +110,7 @@ class Lifecycle:
         for attempt in range(_PORT_ATTEMPTS):
             plan = await self._plan(vm, kernel, find_port(preferred))
             try:
-                return await boot(vm, plan, vmm, record, watch)
+                return await boot(plan, vmm, record, watch)
             except Problem as problem:
                 if problem.code is not Code.CONFLICT or attempt + 1 == _PORT_ATTEMPTS:
                     raise
@@ -131,13 +133,14 @@ class Lifecycle:
         """The agent syncs and powers off; whatever it does, the VMM is gone after the deadline."""
         vm = self.update(vm, state=VmState.STOPPING)
         live = await self.live.take(vm.id)
+        if live is None:
+            return await self.kill(vm)
         with stage(progress, "power off"):
-            if live is not None:
-                with suppress(Problem, TimeoutError):
-                    async with asyncio.timeout(min(_AGENT_ANSWER_S, deadline_s)):
-                        await live.agent.power_off(grace_s=deadline_s / 2)
-                await live.vmm.stop(live.handle, deadline_s=deadline_s)
-                await live.agent.link.aclose()
+            with suppress(Problem, TimeoutError):
+                async with asyncio.timeout(min(_AGENT_ANSWER_S, deadline_s)):
+                    await live.agent.power_off(grace_s=deadline_s / 2)
+            await live.vmm.stop(live.handle, deadline_s=deadline_s)
+            await live.agent.link.aclose()
         return self._rest(vm)
 
     async def kill(self, vm: VmRecord, *, error: dict[str, Any] | None = None) -> VmRecord:
@@ -156,7 +159,7 @@ class Lifecycle:
         current = self._around.vms.find(vm.id)
         if current is None:
             return
-        await self.kill(current)
+        await self.kill(self.update(vm, removing=True))
         await asyncio.to_thread(self._layout(vm).remove)
         self._around.vms.delete(vm.id)
 
@@ -199,8 +202,8 @@ class Lifecycle:
             return
         await live.vmm.kill(live.handle)
         await live.agent.link.aclose()
-        error = None if exit_.clean else {"code": "operation_failed", "message": exit_.reason}
-        self._rest(vm, error=error)
+        failure = Problem(Code.OPERATION_FAILED, exit_.reason, hint=f"banger vm logs {vm.name}")
+        self._rest(vm, error=None if exit_.clean else failure.as_data())
 
     async def _plan(self, vm: VmRecord, kernel: StoredKernel, ssh_port: int) -> BootPlan:
         around = self._around
@@ -230,6 +233,27 @@ class Lifecycle:
         changed = msgspec.structs.replace(current, updated_at=utc_now(), **changes)
         self._around.vms.save(changed)
         return changed
+
+
+async def wait_ssh(agent: Agent, vm: VmRecord, *, timeout_s: float) -> None:
+    """Returns when sshd listens in the guest. Raises `unavailable` when it does not in time."""
+    if not await agent.wait_port(SSH_PORT, timeout_s=timeout_s):
+        raise Problem(
+            Code.UNAVAILABLE,
+            f"nothing listens on the SSH port in {vm.name} after {timeout_s:.0f} s",
+            hint=f"banger vm exec {vm.name} -- sh",
+        )
+
+
+def _require_image(vm: VmRecord) -> None:
+    """The build that root stands on must still be there, whatever its name means today."""
+    if not Path(vm.image_directory).is_dir():
+        raise Problem(
+            Code.NOT_FOUND,
+            f"the image of {vm.name} is gone: {vm.image_directory}",
+            hint=f"banger vm delete {vm.name}",
+            outcome=Outcome.NOT_STARTED,
+        )
 
 
 def _handle(runtime: VmRuntime) -> Handle:

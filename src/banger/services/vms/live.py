@@ -7,7 +7,6 @@ when a VMM ends that nobody asked to end. Locks: none; all on the event loop.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 
 from banger.base.problem import unavailable
 from banger.base.tasks import Supervisor
@@ -60,8 +59,7 @@ class LiveVms:
         live = self._live.pop(vm_id, None)
         if live is not None and live.watcher is not None and live.watcher is not asyncio.current_task():
             live.watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await live.watcher
+            await asyncio.wait((live.watcher,))
         return live
 
     async def _watch(self, vm_id: str, live: LiveVm) -> None:

@@ -45,26 +45,26 @@ from banger.model.vm import (
     require_running,
     require_startable,
 )
-from banger.network.user import SSH_PORT
 from banger.services.contract import CommandStream
 from banger.services.vms import preparation, views
 from banger.services.vms.execute import plan_command, run_command
 from banger.services.vms.layout import Layout
-from banger.services.vms.lifecycle import Lifecycle, Surroundings
+from banger.services.vms.lifecycle import Lifecycle, Surroundings, wait_ssh
 from banger.vmm.contract import Exit
 from banger.vmm.logs import bound_log
 
 _log = logging.getLogger(__name__)
-_AGENT_ANSWER_S = 5.0
-_ADOPTION_S = 10.0
 
+_INTERRUPTED = Problem(
+    Code.UNAVAILABLE, "the VM went down while no daemon was running", hint="banger vm start NAME"
+)
 _LOG_CHECK_S = 30.0
 _EPHEMERAL_GRACE_S = 30.0
 _LOG_LIMIT_BYTES = 8 * MIB
 
 
 class VmService:
-    """Made by `open_vm_service`. Handlers of the daemon call the public methods by request."""
+    """Handlers of the daemon call the public methods by request. `recover` first, `close` last."""
 
     def __init__(self, around: Surroundings, tasks: Supervisor) -> None:
         self._around = around
@@ -127,6 +127,7 @@ class VmService:
             ephemeral=request.ephemeral,
             has_work_disk=image.work_seed is not None,
             image_id=image.id,
+            image_directory=str(image_directory),
         )
         around.vms.insert(vm)
         async with self._lock(vm):
@@ -134,8 +135,9 @@ class VmService:
                 with stage(progress, "prepare disks"):
                     layout = self._layout(vm)
                     await preparation.prepare_disks(vm, layout, image, image_directory)
+                    vm = self._life.update(vm, prepared=True)
                 if request.start:
-                    vm = await self._life.start(vm, progress, wait_ssh=request.wait_ssh)
+                    vm = await self._life.start(vm, progress, until_ssh=request.wait_ssh)
             except BaseException:
                 await self._tasks.finish(self._life.remove(vm), name=f"undo {vm.id}")
                 raise
@@ -146,7 +148,7 @@ class VmService:
     async def start(self, request: VmStart, progress: Progress) -> VmDetails:
         async with self._locked(request.vm) as vm:
             require_startable(vm)
-            return self._describe(await self._life.start(vm, progress, wait_ssh=request.wait_ssh))
+            return self._describe(await self._life.start(vm, progress, until_ssh=request.wait_ssh))
 
     async def stop(self, request: VmStop, progress: Progress) -> VmDetails:
         """Goes on when the caller leaves: a guest that was asked to power off cannot be asked back."""
@@ -183,16 +185,22 @@ class VmService:
         return Nothing()
 
     async def prune(self, request: VmPrune) -> Pruned:
+        return await self._tasks.finish(self._do_prune(request), name="prune")
+
+    async def _do_prune(self, request: VmPrune) -> Pruned:
         gone: list[str] = []
         freed = 0
-        for vm in self._around.vms.list():
-            if vm.state in LIVE or self._lock(vm).locked():
-                continue
-            use = self._describe(vm).disk_use
-            gone.append(vm.name)
-            freed += use.root_bytes + use.work_bytes
-            if not request.dry_run:
-                async with self._lock(vm):
+        for listed in self._around.vms.list():
+            if self._lock(listed).locked():
+                continue  # somebody is at work on it
+            async with self._lock(listed):
+                vm = self._around.vms.find(listed.id)
+                if vm is None or vm.state in LIVE:
+                    continue
+                use = self._describe(vm).disk_use
+                gone.append(vm.name)
+                freed += use.root_bytes + use.work_bytes
+                if not request.dry_run:
                     await self._life.remove(vm)
         return Pruned(vms=gone, freed_bytes=freed, dry_run=request.dry_run)
 
@@ -200,12 +208,7 @@ class VmService:
 
     async def ssh(self, request: VmSsh) -> SshTarget:
         vm = require_running(self._resolve(request.vm))
-        if not await self._life.live.get_agent(vm).wait_port(SSH_PORT, timeout_s=request.timeout_s):
-            raise Problem(
-                Code.UNAVAILABLE,
-                f"nothing listens on the SSH port in {vm.name} after {request.timeout_s:.0f} s",
-                hint=f"banger vm exec {vm.name} -- sh",
-            )
+        await wait_ssh(self._life.live.get_agent(vm), vm, timeout_s=request.timeout_s)
         self._touch(vm)
         return views.ssh_target(vm, self._layout(vm), self._around.owner_key_path)
 
@@ -214,7 +217,8 @@ class VmService:
         vm = require_running(self._resolve(request.vm))
         agent = self._life.live.get_agent(vm)
         self._touch(vm)
-        self._used.add(vm.id)
+        if vm.ephemeral:
+            self._used.add(vm.id)
         try:
             end = await run_command(agent, plan, stream)
         finally:
@@ -227,27 +231,31 @@ class VmService:
     async def recover(self) -> None:
         """After a daemon that did not shut down: live VMs are taken over, what cannot be is put to rest."""
         for vm in self._around.vms.list():
-            if vm.ephemeral:
+            if vm.ephemeral or not vm.prepared or vm.removing:
                 await self._delete_quietly(vm.id)
-            if vm.ephemeral or vm.state not in LIVE:
-                continue
-            async with self._lock(vm):
-                if not await self._life.adopt(vm):
-                    await self._life.kill(
-                        vm, error={"code": "unavailable", "message": "the daemon was interrupted"}
-                    )
+            elif vm.state in LIVE:
+                async with self._lock(vm):
+                    if not await self._life.adopt(vm):
+                        await self._life.kill(vm, error=_INTERRUPTED.as_data())
+        known = {vm.id for vm in self._around.vms.list()}
+        for layout in self._around.layouts.find_strays(known):
+            _log.info("removing what no VM owns", extra={"directory": str(layout.state)})
+            await asyncio.to_thread(layout.remove)
 
     async def stop_all(self, hurry: asyncio.Event) -> None:
         """Every running VM is powered off, all at once; `hurry` kills what is left."""
-        stopping = [asyncio.ensure_future(self._stop_for_shutdown(vm_id)) for vm_id in self._life.live]
-        if not stopping:
-            return
-        hurried = asyncio.ensure_future(hurry.wait())
-        everything = asyncio.ensure_future(asyncio.wait(stopping))
-        await asyncio.wait((everything, hurried), return_when=asyncio.FIRST_COMPLETED)
+        stopping = [
+            self._tasks.start(self._stop_for_shutdown(vm_id), name=f"stop {vm_id}")
+            for vm_id in self._life.live
+        ]
+        hurried = self._tasks.start(hurry.wait(), name="hurry")
+        while pending := {task for task in stopping if not task.done()}:
+            await asyncio.wait((*pending, hurried), return_when=asyncio.FIRST_COMPLETED)
+            if hurried.done():
+                break
         for task in (*stopping, hurried):
             task.cancel()
-        await everything
+        await asyncio.wait((*stopping, hurried))
         for vm in self._around.vms.list():
             if vm.state in LIVE:
                 await self._life.kill(vm)
