@@ -37,7 +37,7 @@ test-unit: $(DEV_STAMP) guest-program ## pure rules, services on fakes: no privi
 
 .PHONY: test-host
 test-host: packages-test $(DEV_STAMP) guest-program ## the host tier: root, namespaces, loop devices
-	@$(PYTEST) tests -m host || [ $$? -eq 5 ]
+	@$(PYTEST) tests -m host || { [ $$? -eq 5 ] && echo 'no host tests yet' >&2; }
 
 .PHONY: test-vm
 test-vm: packages-test $(DEV_STAMP) guest-program ## real guests under QEMU

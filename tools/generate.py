@@ -19,6 +19,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
+from banger.api import frames  # noqa: E402
 from banger.api.method import MAX_LINE_BYTES, PROTOCOL_VERSION, Request  # noqa: E402
 from banger.api.registry import METHODS  # noqa: E402
 from banger.base.problem import CODES  # noqa: E402
@@ -128,6 +129,12 @@ def render_statuses() -> str:
             "",
             f"PROTOCOL_VERSION = {PROTOCOL_VERSION}",
             f"MAX_LINE_BYTES = {MAX_LINE_BYTES}",
+            f"MAX_PAYLOAD_BYTES = {frames.MAX_PAYLOAD_BYTES}",
+            "",
+            *(
+                f"{name} = {getattr(frames, name)}"
+                for name in ("STDIN", "STDOUT", "STDERR", "CONTROL", "END")
+            ),
             "",
             "EXIT_STATUS = {",
             *(f'    "{code.value}": {info.exit_status},' for code, info in CODES.items()),

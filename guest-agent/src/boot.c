@@ -82,6 +82,29 @@ static void read_config(void) {
     }
 }
 
+static bool is_reached_by_vsock(void) {
+    for (int i = 0; i < config.channel_count; i++)
+        if (config.channels[i].kind == CHANNEL_VSOCK)
+            return true;
+    return false;
+}
+
+// Loads what the boot needs. The directory of those that can wait until the agent has answered, or -1: none can.
+static int load_modules(void) {
+    int early = open("/modules", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int late = open("/modules/late", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (early >= 0) {
+        modules_load(early);
+        close(early);
+    }
+    if (late >= 0 && is_reached_by_vsock()) {
+        modules_load(late);
+        close(late);
+        late = -1;
+    }
+    return late;
+}
+
 static void mount_root(int uevents) {
     char device[128];
     mkdir(NEW_ROOT, 0755);
@@ -267,7 +290,7 @@ noreturn void boot(int argc, char **argv, char **environment) {
     open_console();
     read_config();
     int uevents = uevents_open(); // before the modules: what they make is announced once
-    modules_load("/modules");
+    int late_modules = load_modules();
     stage_reached(&stages, "modules");
     // Now, so that the host's HELLO travels while the root is mounted. The agent inherits the port; PID 1 closes it.
     transport_init(&transport, config.channels, config.channel_count);
@@ -284,6 +307,10 @@ noreturn void boot(int argc, char **argv, char **environment) {
     umask(022);
     pid_t agent = start_agent();
     transport_close(&transport);
+    if (late_modules >= 0) {
+        modules_load(late_modules);
+        close(late_modules);
+    }
     if (initramfs >= 0)
         remove_tree(initramfs);
     start_growing();

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -26,11 +27,10 @@ static void load(int directory, const char *name) {
 
 static int is_module(const struct dirent *entry) { return strstr(entry->d_name, ".ko") != NULL; }
 
-void modules_load(const char *path) {
+void modules_load(int directory) {
     struct dirent **names;
-    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory < 0)
-        return; // a kernel with everything built in
+    char path[32]; // scandir wants one, and the initramfs has none any more once root is mounted over it
+    snprintf(path, sizeof path, "/proc/self/fd/%d", directory);
     int count = scandir(path, &names, is_module, alphasort);
     for (int i = 0; i < count; i++) {
         load(directory, names[i]->d_name);
@@ -38,5 +38,4 @@ void modules_load(const char *path) {
     }
     if (count >= 0)
         free(names);
-    close(directory);
 }

@@ -2,4 +2,4 @@
 // Refuses: dependencies: the host has sorted them.
 #pragma once
 
-void modules_load(const char *directory);
+void modules_load(int directory);

@@ -109,6 +109,17 @@ async def test_a_new_daemon_adopts_a_guest_that_lives_and_ends_it_cleanly(bench)
     await daemon.close()
 
 
+async def test_a_guest_that_nobody_wrote_down_is_evicted_by_its_place(bench):
+    handle = await bench.start()
+    await bench.vmm.close()
+    place = Place(runtime=str(Path(handle.agent_socket).parent), state=str(Path(handle.serial_log).parent))
+    daemon = bench.new_daemon()
+    await daemon.evict(place)
+    assert await daemon.adopt(handle) is Liveness.GONE
+    await daemon.evict(place)
+    await daemon.close()
+
+
 async def _handle(bench):
     """A handle that names nothing any more."""
     handle = await bench.start("gone")

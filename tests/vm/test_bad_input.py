@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
 from tests.vm.conftest import DATA, Banger
 
 

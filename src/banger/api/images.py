@@ -42,13 +42,17 @@ class ImageShow(Request[ImageManifest]):
 
 @declare("image.build", effect=Effect.CHANGE, kind=Kind.OPERATION)
 class ImageBuild(Request[ImageManifest]):
-    """Builds an image: the default one, or from a tar archive of any userland."""
+    """Builds an image: the default one, one with more packages, or one from a tar archive of any userland."""
 
-    image: Annotated[str, field("name of the image", positional=True, metavar="IMAGE")] = "debian-bookworm"
+    image: Annotated[
+        str | None,
+        field("name of the image; default the configured default", positional=True, metavar="IMAGE"),
+    ] = None
     from_tar: Annotated[
         str | None, field("root file system as tar, plain or compressed", flag="from-tar")
     ] = None
     packages: Annotated[list[str], field("additional package, repeatable", flag="package")] = []
+    kernel: Annotated[str | None, field("kernel that VMs of this image boot by default")] = None
     size_bytes: Annotated[int | None, field("size of the root file system", flag="size", unit="bytes")] = None
     force: Annotated[bool, field("build again even if it is there", short="f")] = False
 

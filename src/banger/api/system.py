@@ -53,7 +53,7 @@ class DaemonStatus(Request[DaemonState]):
 
 @declare("daemon.stop", effect=Effect.DESTROY)
 class DaemonStop(Request[Nothing]):
-    """Shuts the daemon down. Running VMs are stopped first: this version does not survive without it."""
+    """Shuts the daemon down. Running VMs are stopped first; after a crash the next daemon takes over those that run."""
 
 
 @declare("daemon.ping")

@@ -37,7 +37,8 @@ class JsonFormatter(logging.Formatter):
 
 
 def start_logging(level: str, path: Path | None) -> None:
-    """Sends every record to the file (appending; renewed at 16 MiB, two old ones kept), or to stderr when there is none."""
+    """Sends every record to the file, or to stderr when there is none. At 16 MiB the file is renewed; two old
+    ones are kept."""
     handler: logging.Handler = logging.StreamHandler()
     if path is not None:
         handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8")

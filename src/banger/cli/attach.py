@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from banger.cli.signals import Interrupts, signal_pipe
 from banger.cli.terminal import find_size, is_terminal, raw_mode
 from banger.client import wire
+from banger.client.statuses import END, MAX_PAYLOAD_BYTES, STDERR, STDOUT
 from banger.client.wire import Failure, RemoteProblem
 
 TYPE_CHECKING = False
@@ -119,10 +120,10 @@ class _Attachment:
                 outcome="unknown",
             )
         for kind, payload in frames:
-            if kind == wire.END:
+            if kind == END:
                 self._end = wire.decode_line(bytes(payload))
                 self._stdin_open = False
-            elif kind in (wire.STDOUT, wire.STDERR) and kind not in self._closed and payload:
+            elif kind in (STDOUT, STDERR) and kind not in self._closed and payload:
                 self._pending.append((kind, payload))
 
     def _write(self) -> None:
@@ -145,7 +146,7 @@ class _Attachment:
 
     def _read_stdin(self) -> None:
         try:
-            data = os.read(0, wire.MAX_PAYLOAD_BYTES)
+            data = os.read(0, MAX_PAYLOAD_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -181,4 +182,4 @@ def _portion(descriptor: int) -> int:
         mode = os.fstat(descriptor).st_mode
     except OSError:
         return _PIPE_BUF
-    return wire.MAX_PAYLOAD_BYTES if stat.S_ISREG(mode) else _PIPE_BUF
+    return MAX_PAYLOAD_BYTES if stat.S_ISREG(mode) else _PIPE_BUF

@@ -1,4 +1,4 @@
-"""Help texts: what each group and command is for, the commonest use, and what comes next.
+"""Help texts: what each group and command is for, the commonest use, and, last, what comes next.
 
 Flags are rendered from the tables; here is only what no table knows. Examples run as they are written.
 """
@@ -23,7 +23,7 @@ banger: a real Linux virtual machine in one command
 
 Everything a VM needs (kernel, image, the daemon) is obtained or started when it is missing."""
 
-# group: what it is for; its commonest command and what comes next
+# group: what it is for, and its commonest commands
 GROUPS: dict[str, str] = {
     "vm": """\
 Virtual machines: create, use, stop, delete. A VM keeps its disks while it is stopped.
@@ -31,7 +31,7 @@ Virtual machines: create, use, stop, delete. A VM keeps its disks while it is st
   banger vm run --name web           make one and land in its shell; it stays when you leave
   banger vm exec -it web -- bash     another shell in it
   banger vm stop web                 power it off; banger vm start web brings it back
-  banger vm delete web               gone, with its disks
+  banger vm delete --force web       gone, with its disks, running or not
 
 A VM is named by its name, its id, or the beginning of its id.""",
     "image": """\
@@ -41,7 +41,7 @@ shared and never changes. The default one is built when it is first needed.
   banger image list                  what is there
   banger image build                 build the default image now
   banger image build alpine --from-tar alpine-minirootfs.tar.gz
-                                     any userland as an image; then: banger vm run --image alpine""",
+                                     any userland as an image""",
     "kernel": """\
 Kernels: what VMs boot. The default one is pulled when it is first needed.
 
@@ -61,6 +61,15 @@ behind an error is an operation's.
   banger operation list              what is going on and what went on
   banger operation watch ID          follow one that was begun elsewhere
   banger operation cancel ID         stop it and undo what it did""",
+}
+
+# group: what comes next
+NEXT: dict[str, str] = {
+    "vm": "banger vm show web (what it is and runs on), banger vm logs web, banger vm ssh web",
+    "image": "banger vm run --image NAME, banger image show NAME",
+    "kernel": "banger vm run --kernel NAME, or banger image build --kernel NAME for all VMs of an image",
+    "daemon": "banger doctor (what is missing here), banger operation list (what the daemon does)",
+    "operation": "banger operation show ID (its stages, its result or error)",
 }
 
 COMMANDS: dict[str, str] = {
@@ -158,7 +167,7 @@ def render_group(group: str) -> str:
     for name in catalog.COMMANDS:
         if name.startswith(group + " "):
             lines.append(_row(f"banger {name}", _first_sentence(catalog.find(name).summary)))
-    return "\n".join([*lines, "", f"banger {group} COMMAND --help says more.", ""])
+    return "\n".join([*lines, "", f"banger {group} COMMAND --help says more.", f"Next: {NEXT[group]}", ""])
 
 
 def render_command(command: Command) -> str:

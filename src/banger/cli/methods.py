@@ -23,12 +23,13 @@ METHODS: dict[str, dict[str, Any]] = {
         ),
     },
     'image.build': {
-        'help': 'Builds an image: the default one, or from a tar archive of any userland.',
+        'help': 'Builds an image: the default one, one with more packages, or one from a tar archive of any userland.',
         'effect': 'change', 'kind': 'operation',
         'parameters': (
-            {'name': 'image', 'type': 'str', 'positional': True, 'help': 'name of the image', 'metavar': 'IMAGE', 'default': 'debian-bookworm'},
+            {'name': 'image', 'type': 'str', 'positional': True, 'help': 'name of the image; default the configured default', 'metavar': 'IMAGE'},
             {'name': 'from_tar', 'type': 'str', 'flag': 'from-tar', 'help': 'root file system as tar, plain or compressed'},
             {'name': 'packages', 'type': 'list', 'flag': 'package', 'help': 'additional package, repeatable'},
+            {'name': 'kernel', 'type': 'str', 'flag': 'kernel', 'help': 'kernel that VMs of this image boot by default'},
             {'name': 'size_bytes', 'type': 'int', 'flag': 'size', 'help': 'size of the root file system', 'unit': 'bytes'},
             {'name': 'force', 'type': 'bool', 'flag': 'force', 'help': 'build again even if it is there', 'short': 'f', 'default': False},
         ),
@@ -76,7 +77,7 @@ METHODS: dict[str, dict[str, Any]] = {
         ),
     },
     'daemon.stop': {
-        'help': 'Shuts the daemon down. Running VMs are stopped first: this version does not survive without it.',
+        'help': 'Shuts the daemon down. Running VMs are stopped first; after a crash the next daemon takes over those that run.',
         'effect': 'destroy', 'kind': 'immediate',
         'parameters': (
         ),

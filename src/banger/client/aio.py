@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from banger.api.events import Event
 from banger.api.method import MAX_LINE_BYTES, Request
 from banger.api.vm import VmExec
 from banger.base.paths import find_paths
@@ -23,7 +24,6 @@ from banger.client import launch
 from banger.client.replies import (
     CompletedCommand,
     Ended,
-    Event,
     Reply,
     decode_reply,
     decode_result,
@@ -32,7 +32,8 @@ from banger.client.replies import (
     name_problem,
     not_understood,
 )
-from banger.client.wire import CONTROL, END, MAX_PAYLOAD_BYTES, STDERR, STDIN, STDOUT, Failure
+from banger.client.statuses import CONTROL, END, MAX_PAYLOAD_BYTES, STDERR, STDIN, STDOUT
+from banger.client.wire import Failure
 from banger.model.operation import Operation
 
 R = TypeVar("R")

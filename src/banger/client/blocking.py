@@ -11,7 +11,7 @@ import sys
 from _socket import AF_UNIX, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, socket
 
 from banger.client import places, wire
-from banger.client.statuses import MAX_LINE_BYTES
+from banger.client.statuses import CONTROL, MAX_LINE_BYTES, STDIN
 from banger.client.wire import Failure, RemoteProblem
 
 TYPE_CHECKING = False
@@ -50,6 +50,15 @@ class Connection:
     @property
     def daemon_pid(self) -> int:
         return _peer(self._socket)[0]
+
+    @property
+    def is_idle(self) -> bool:
+        """False when the daemon has closed it, or anything else is there to be read. Between calls only."""
+        import select
+
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not self._received and not poll.poll(0)
 
     def call(
         self,
@@ -150,13 +159,13 @@ class CommandConnection:
 
     def send_stdin(self, data: bytes) -> None:
         """Bytes for the command's stdin, at most one frame's worth; no bytes are the end of input."""
-        self._queue(wire.STDIN, data)
+        self._queue(STDIN, data)
 
     def send_signal(self, number: int) -> None:
-        self._queue(wire.CONTROL, wire.encode_json({"signal": number}).encode())
+        self._queue(CONTROL, wire.encode_json({"signal": number}).encode())
 
     def send_size(self, rows: int, columns: int) -> None:
-        self._queue(wire.CONTROL, wire.encode_json({"rows": rows, "columns": columns}).encode())
+        self._queue(CONTROL, wire.encode_json({"rows": rows, "columns": columns}).encode())
 
     def flush(self) -> None:
         """Sends what the socket takes. Once the daemon has closed its end, the rest is dropped."""

@@ -7,13 +7,14 @@ one starts the daemon and the other finds it listening.
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
 import select
 import stat
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from banger.client import places, wire
@@ -92,7 +93,7 @@ def _spawn(argv: tuple[str, ...]) -> int:
     Path(log).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
-        return os.posix_spawn(
+        pid = os.posix_spawn(
             argv[0],
             argv,
             os.environ,
@@ -107,6 +108,18 @@ def _spawn(argv: tuple[str, ...]) -> int:
         raise Failure(
             "unavailable", f"the daemon cannot be started: {error}", hint="banger doctor"
         ) from error
+    _thread.start_new_thread(_reap, (pid,))
+    return pid
+
+
+def _reap(pid: int) -> None:
+    """Waits for the daemon in a thread of its own, for in a program that lives longer it would stay a zombie.
+
+    `_thread`, because it is built in and does not hold up the end of a command line. Not a second fork: the
+    caller may have threads (fork(2), NOTES).
+    """
+    with suppress(ChildProcessError):  # the program ignores SIGCHLD, or reaps whatever there is
+        os.waitpid(pid, 0)
 
 
 def _read_line(descriptor: int, deadline_s: float, pid: int) -> bytes:

@@ -1,39 +1,14 @@
-"""What both typed clients share: events, results and problems in the types of the API. No I/O."""
+"""What both typed clients share: replies, results and problems in the types of the API. No I/O."""
 
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from banger.api.events import Event
 from banger.api.method import PROTOCOL_VERSION, Request
 from banger.base.problem import Code, Outcome, Problem
-from banger.model.operation import Operation
 
 R = TypeVar("R")
-
-
-class StageEvent(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
-    """A stage began, or ended after `duration_ms`; times count from the operation's beginning."""
-
-    name: str
-    state: Literal["begin", "end"]
-    started_ms: float
-    duration_ms: float | None = None
-
-
-class DetailEvent(msgspec.Struct, frozen=True, kw_only=True, tag="detail"):
-    """One line about a stage; `stage` is empty between stages."""
-
-    stage: str
-    text: str
-
-
-class SnapshotEvent(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
-    """Stands for all events before it: this client was too slow to be told each."""
-
-    operation: Operation
-
-
-Event = StageEvent | DetailEvent | SnapshotEvent
 
 
 class Reply(msgspec.Struct):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from banger.api.events import Event
 from banger.api.method import Request
 from banger.api.vm import VmExec
 from banger.base.problem import Code, Outcome, Problem, unavailable
@@ -20,11 +21,11 @@ from banger.client import blocking, wire
 from banger.client.replies import (
     CompletedCommand,
     Ended,
-    Event,
     decode_result,
     name_problem,
     not_understood,
 )
+from banger.client.statuses import END, MAX_PAYLOAD_BYTES, STDERR, STDOUT
 from banger.model.operation import Operation
 
 R = TypeVar("R")
@@ -85,6 +86,8 @@ class Client:
     @contextmanager
     def _connected(self) -> Iterator[blocking.Connection]:
         try:
+            if self._connection is not None and not self._connection.is_idle:
+                self.close()  # the daemon it led to has ended meanwhile
             if self._connection is None:
                 self._connection = _connect(self._path)
             yield self._connection
@@ -130,13 +133,13 @@ def _convert_events(on_event: OnEvent | None) -> Callable[[dict[str, Any]], None
 
 
 def _attend(command: blocking.CommandConnection, stdin: bytes | None) -> CompletedCommand:
-    outputs = {wire.STDOUT: bytearray(), wire.STDERR: bytearray()}
+    outputs = {STDOUT: bytearray(), STDERR: bytearray()}
     rest = memoryview(stdin or b"")
     sent_end = stdin is None
     poll = select.poll()
     while True:
         while not command.unsent and not sent_end:
-            piece, rest = rest[: wire.MAX_PAYLOAD_BYTES], rest[wire.MAX_PAYLOAD_BYTES :]
+            piece, rest = rest[:MAX_PAYLOAD_BYTES], rest[MAX_PAYLOAD_BYTES:]
             sent_end = not piece
             command.send_stdin(bytes(piece))
         poll.register(command.fileno(), select.POLLIN | (select.POLLOUT if command.unsent else 0))
@@ -153,9 +156,9 @@ def _attend(command: blocking.CommandConnection, stdin: bytes | None) -> Complet
         for kind, payload in frames:
             if kind in outputs:
                 outputs[kind] += payload
-            elif kind == wire.END:
+            elif kind == END:
                 status = _judge_end(bytes(payload)).exit_status
-                return CompletedCommand(status, bytes(outputs[wire.STDOUT]), bytes(outputs[wire.STDERR]))
+                return CompletedCommand(status, bytes(outputs[STDOUT]), bytes(outputs[STDERR]))
 
 
 def _judge_end(payload: bytes) -> Ended:

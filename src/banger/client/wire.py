@@ -6,15 +6,13 @@ falls back to the package where an interpreter has none (docs/adr/0004-cli-start
 
 from __future__ import annotations
 
-from banger.client.statuses import EXIT_STATUS, MAX_LINE_BYTES, PROTOCOL_VERSION
+from banger.client.statuses import EXIT_STATUS, MAX_LINE_BYTES, MAX_PAYLOAD_BYTES, PROTOCOL_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-STDIN, STDOUT, STDERR, CONTROL, END = range(5)
-MAX_PAYLOAD_BYTES = 65536
 HEADER_BYTES = 5
 _ROOM_BYTES = 4 * (HEADER_BYTES + MAX_PAYLOAD_BYTES)
 

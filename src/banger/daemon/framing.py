@@ -4,11 +4,9 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from banger.api.frames import MAX_PAYLOAD_BYTES
 from banger.api.method import MAX_LINE_BYTES
 from banger.base.problem import bad_request
-
-MAX_FRAME_BYTES = 65536
-STDIN, STDOUT, STDERR, CONTROL, LAST = range(5)
 
 _HEADER = struct.Struct(">BI")
 
@@ -67,9 +65,9 @@ class FrameSplitter:
         try:
             while len(pending) - offset >= _HEADER.size:
                 kind, length = _HEADER.unpack_from(pending, offset)
-                if length > MAX_FRAME_BYTES:
+                if length > MAX_PAYLOAD_BYTES:
                     raise bad_request(
-                        f"a frame of {length} bytes does not fit the protocol: at most {MAX_FRAME_BYTES}"
+                        f"a frame of {length} bytes does not fit the protocol: at most {MAX_PAYLOAD_BYTES}"
                     )
                 end = offset + _HEADER.size + length
                 if end > len(pending):
@@ -82,5 +80,5 @@ class FrameSplitter:
 
 
 def render_frame(kind: int, payload: bytes) -> bytes:
-    assert len(payload) <= MAX_FRAME_BYTES, len(payload)
+    assert len(payload) <= MAX_PAYLOAD_BYTES, len(payload)
     return _HEADER.pack(kind, len(payload)) + payload

@@ -9,11 +9,12 @@ from typing import Any
 import banger
 from banger.api import system
 from banger.api.method import PROTOCOL_VERSION, Nothing
+from banger.base.clock import utc_now
 from banger.base.paths import Paths
 from banger.daemon.contract import VmCounts
 from banger.daemon.dispatch import WatchHandler
 from banger.model.operation import Operation
-from banger.services.operations.registry import Operations, Running, read_utc
+from banger.services.operations.registry import Operations, Running
 
 LISTED_OPERATIONS = 100
 
@@ -37,7 +38,7 @@ class OwnMethods:
         self._operations = operations
         self._count_vms = count_vms
         self._request_stop = request_stop
-        self._started_at = read_utc()
+        self._started_at = utc_now()
         self._began = time.monotonic()
 
     def render_handlers(self) -> dict[str, Any]:

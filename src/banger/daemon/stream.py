@@ -10,13 +10,14 @@ from typing import Any, Protocol
 
 import msgspec
 
+from banger.api.frames import CONTROL, END, MAX_PAYLOAD_BYTES, STDERR, STDIN, STDOUT
 from banger.base.problem import bad_request
 from banger.daemon import framing
 from banger.services.contract import Input, Resize, SendSignal, Stdin
 
 PENDING_INPUT_BYTES = 128 * 1024
 _FRAME_COST = 64  # what a frame without payload counts for, so that empty ones are bounded too
-_YIELD_BYTES = 4 * framing.MAX_FRAME_BYTES
+_YIELD_BYTES = 4 * MAX_PAYLOAD_BYTES
 _MAX_SIGNAL = 64
 _MAX_TERMINAL = 0xFFFF
 
@@ -74,18 +75,16 @@ class CallerStream:
             await self._arrived.wait()
 
     async def write(self, stream: int, data: bytes) -> None:
-        assert stream in (framing.STDOUT, framing.STDERR), stream
+        assert stream in (STDOUT, STDERR), stream
         assert self.accepted
         if self._failed:
             return
         assert not self.finished, "output after the last frame"
         view = memoryview(data)
-        for start in range(0, len(data), framing.MAX_FRAME_BYTES):
-            self._link.write(
-                framing.render_frame(stream, bytes(view[start : start + framing.MAX_FRAME_BYTES]))
-            )
+        for start in range(0, len(data), MAX_PAYLOAD_BYTES):
+            self._link.write(framing.render_frame(stream, bytes(view[start : start + MAX_PAYLOAD_BYTES])))
             await self._link.drain()
-            self._unyielded += framing.MAX_FRAME_BYTES
+            self._unyielded += MAX_PAYLOAD_BYTES
             if self._unyielded >= _YIELD_BYTES:  # a peer as quick as we are must not keep the loop to itself
                 self._unyielded = 0
                 await asyncio.sleep(0)
@@ -105,10 +104,10 @@ class CallerStream:
         assert not self.finished, "a stream is finished once"
         self.finished = True
         payload = msgspec.json.encode(last)
-        if len(payload) > framing.MAX_FRAME_BYTES:
+        if len(payload) > MAX_PAYLOAD_BYTES:
             last["error"].pop("detail", None)
             payload = msgspec.json.encode(last)
-        self._link.close_after(framing.render_frame(framing.LAST, payload))
+        self._link.close_after(framing.render_frame(END, payload))
 
     def feed(self, data: bytes) -> None:
         """Takes bytes from the socket. Raises `bad_request` on what is no frame of a client's."""
@@ -121,12 +120,12 @@ class CallerStream:
             self._link.hold(reading=False)
 
     def _parse(self, frame: framing.Frame) -> Input:
-        if frame.kind == framing.STDIN:
+        if frame.kind == STDIN:
             if self._input_ended:
                 raise bad_request("stdin goes on after its end")
             self._input_ended = not frame.payload
             return Stdin(frame.payload)
-        if frame.kind == framing.CONTROL:
+        if frame.kind == CONTROL:
             return _parse_control(frame.payload)
         raise bad_request(f"a client sends no frames of kind {frame.kind}")
 

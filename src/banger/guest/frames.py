@@ -22,7 +22,6 @@ _U64 = struct.Struct("<Q")
 _FIELD = struct.Struct("<BI")
 HEADER_BYTES = _HEADER.size
 FLUSH = bytes(HEADER_BYTES + MAX_PAYLOAD_BYTES)  # completes any half frame, then is malformed itself
-MAX_U64 = 2**64 - 1
 
 
 class FrameType(IntEnum):

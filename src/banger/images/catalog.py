@@ -14,7 +14,7 @@ from banger.images.small_config import render_fragment
 from banger.model.image import DEFAULT_IMAGE, ImageRecipe
 from banger.model.kernel import DEFAULT_KERNEL, KernelCatalogEntry
 
-_KERNEL_REVISION = 1
+_KERNEL_REVISION = 2
 _IMAGE_REVISION = 1
 
 KERNELS: tuple[KernelCatalogEntry, ...] = (
@@ -23,7 +23,6 @@ KERNELS: tuple[KernelCatalogEntry, ...] = (
         description="the distribution's cloud kernel with all its modules",
         method="debian-package",
         package="linux-image-cloud-amd64",
-        default=True,
     ),
     KernelCatalogEntry(
         name="small",
@@ -51,9 +50,10 @@ def digest_kernel_recipe(entry: KernelCatalogEntry) -> str:
 
 
 def digest_image_recipe(recipe: ImageRecipe, tarball_sha256: str = "") -> str:
-    """Of all that decides what `image build` makes, names left out, packages in any order."""
+    """Of all that decides what `image build` makes, its name left out, packages in any order."""
+    choice = () if recipe.kernel is None else (recipe.kernel,)
     if recipe.tarball is not None:
-        return _digest((_IMAGE_REVISION, "tar", tarball_sha256, recipe.size_bytes))
+        return _digest((_IMAGE_REVISION, "tar", tarball_sha256, recipe.size_bytes, *choice))
     return _digest(
         (
             _IMAGE_REVISION,
@@ -62,6 +62,7 @@ def digest_image_recipe(recipe: ImageRecipe, tarball_sha256: str = "") -> str:
             sorted({*recipe.packages, *BASE_PACKAGES}),
             recipe.size_bytes,
             repr(DEBIAN_EDIT),
+            *choice,
         )
     )
 

@@ -25,9 +25,15 @@ def render_init_archive(guest_program: bytes) -> bytes:
     )
 
 
-def render_modules_archive(modules: Iterable[tuple[str, bytes]]) -> bytes:
-    """/modules/NNN-name.ko: NNN is the place in the load order, from 000."""
-    entries = [CpioEntry("modules", _DIRECTORY)]
-    for place, (name, content) in enumerate(modules):
-        entries.append(CpioEntry(f"modules/{place:03d}-{name}.ko", stat.S_IFREG | 0o644, content=content))
+def render_modules_archive(
+    early: Iterable[tuple[str, bytes]], late: Iterable[tuple[str, bytes]] = ()
+) -> bytes:
+    """/modules/NNN-name.ko and /modules/late/NNN-name.ko: NNN is the place in the load order, from 000."""
+    entries = []
+    for directory, modules in (("modules", early), ("modules/late", late)):
+        entries.append(CpioEntry(directory, _DIRECTORY))
+        for place, (name, content) in enumerate(modules):
+            entries.append(
+                CpioEntry(f"{directory}/{place:03d}-{name}.ko", stat.S_IFREG | 0o644, content=content)
+            )
     return render_archive(entries)

@@ -17,6 +17,7 @@ from banger.images import apt, ext4
 from banger.images.initramfs import render_modules_archive
 from banger.images.modules import (
     BOOT_MODULES,
+    BootModules,
     module_name,
     parse_builtin,
     parse_dependencies,
@@ -99,12 +100,12 @@ async def _run_depmod(tree: Path, release: str) -> None:
 
 def _pack_boot_modules(modules: Path, target: Path) -> tuple[str, ...]:
     """Writes the modules' archive and returns their names in load order."""
-    order = plan_load_order(
-        parse_dependencies((modules / "modules.dep").read_text()),
-        parse_builtin((modules / "modules.builtin").read_text()),
-        BOOT_MODULES,
-    )
-    target.write_bytes(render_modules_archive(_read_modules(modules, order)))
+    dependencies = parse_dependencies((modules / "modules.dep").read_text())
+    builtin = parse_builtin((modules / "modules.builtin").read_text())
+    order = plan_load_order(dependencies, builtin, BOOT_MODULES)
+    early = plan_load_order(dependencies, builtin, BootModules(BOOT_MODULES.required, ()))
+    late = [path for path in order if path not in early]
+    target.write_bytes(render_modules_archive(_read_modules(modules, early), _read_modules(modules, late)))
     return tuple(module_name(path) for path in order)
 
 

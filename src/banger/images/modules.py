@@ -15,14 +15,15 @@ from banger.base.problem import Code, Problem
 
 
 class BootModules(NamedTuple):
-    """Modules by name. Without a required one no guest boots; the kernel may have any of them built in."""
+    """Modules by name; the kernel may have any of them built in. Without a required one no guest boots;
+    the optional ones are loaded when the agent has answered (or before, when it is reached by vsock)."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
 
 
-# Only what init needs until the agent answers: everything else is on the modules disk. virtio_rng is here
-# because the first ssh key exchange waits for randomness.
+# Required is only what init needs until the agent answers: each module costs some 10 ms of an emulated boot.
+# virtio_rng is here because the first ssh key exchange waits for randomness; the rest is on the modules disk.
 BOOT_MODULES = BootModules(
     required=("ext4", "virtio_mmio", "virtio_blk", "virtio_console", "virtio_net"),
     optional=("virtio_rng", "vmw_vsock_virtio_transport"),

@@ -14,7 +14,6 @@ held (namelock.py), so it can be swept then. A build that VMs still use stays un
 import asyncio
 import errno
 import os
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
@@ -24,15 +23,15 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from banger.base.files import allocated_bytes, ensure_private_directory, free_bytes, write_atomic
-from banger.base.problem import Code, Outcome, Problem, bad_request, not_found, unavailable
+from banger.base.problem import Code, Outcome, Problem, not_found, unavailable
 from banger.base.progress import Progress
 from banger.base.units import render_size
 from banger.images.namelock import hold_name, try_hold_name
 from banger.images.ownership import remove_owned_tree
+from banger.model.names import is_material_name, validate_material_name
 
 MANIFEST = "manifest.json"
 _BUILDING = ".building"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -68,15 +67,6 @@ class Wording(NamedTuple):
     remake_command: str
 
 
-def validate_name(noun: str, untrusted_name: str) -> str:
-    if not _NAME.fullmatch(untrusted_name):
-        raise bad_request(
-            f"{untrusted_name!r} is not {'an' if noun[0] in 'aeiou' else 'a'} {noun}'s name",
-            hint="use small letters, digits, dots and dashes, at most 63",
-        )
-    return untrusted_name
-
-
 class Shelf(Generic[M]):
     """One kind of thing in one directory."""
 
@@ -87,16 +77,20 @@ class Shelf(Generic[M]):
         wording: Wording,
         users_of: Callable[[M], Sequence[str]],
         is_known: Callable[[str], bool],
+        find_damage: Callable[[Stored[M]], str | None],
     ) -> None:
+        """`users_of` names the VMs that use a build; `is_known` tells whether one of the name could be made;
+        `find_damage` says what is wrong with files of the right sizes, and looks at a few bytes only."""
         self.directory = directory
         self._manifest_type = manifest_type
         self._wording = wording
         self._users_of = users_of
         self._is_known = is_known
+        self._find_damage = find_damage
 
     def find(self, untrusted_name: str) -> Stored[M] | None:
         """The published build, checked as far as is cheap. Raises `unavailable` when it is damaged."""
-        name = validate_name(self._wording.noun, untrusted_name)
+        name = validate_material_name(self._wording.noun, untrusted_name)
         target = self._read_link(name)
         while target is not None:
             try:
@@ -115,9 +109,9 @@ class Shelf(Generic[M]):
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self.damaged(name, f"its name is no link: {error.strerror}") from error
+            raise self._damaged(name, f"its name is no link: {error.strerror}") from error
         if not target.startswith(f"{name}@") or "/" in target:
-            raise self.damaged(name, f"its name leads to {target}")
+            raise self._damaged(name, f"its name leads to {target}")
         return target
 
     def _read_build(self, name: str, target: str) -> Stored[M]:
@@ -125,7 +119,10 @@ class Shelf(Generic[M]):
         manifest = self._read_manifest(name, directory)
         for file, size_bytes in manifest.files.items():
             self._check_size(name, directory / file, size_bytes)
-        return Stored(manifest, directory)
+        stored = Stored(manifest, directory)
+        if damage := self._find_damage(stored):
+            raise self._damaged(name, damage)
+        return stored
 
     def get(self, untrusted_name: str) -> Stored[M]:
         """As `find`, but raises `not_found`."""
@@ -137,20 +134,12 @@ class Shelf(Generic[M]):
             raise not_found(f"there is no {words.noun} {untrusted_name!r}", hint=hint)
         return stored
 
-    def require(self, untrusted_name: str) -> None:
-        """Raises `not_found` unless something is published under the name, damaged or not."""
-        try:
-            self.get(untrusted_name)
-        except Problem as problem:
-            if problem.code is not Code.UNAVAILABLE:
-                raise
-
     def read_all(self) -> tuple[list[Stored[M]], list[Problem]]:
         """All published builds by name, and what is wrong with the damaged ones."""
         stored: list[Stored[M]] = []
         problems: list[Problem] = []
         names = sorted(
-            entry.name for entry in self._scan() if entry.is_symlink() and _NAME.fullmatch(entry.name)
+            entry.name for entry in self._scan() if entry.is_symlink() and is_material_name(entry.name)
         )
         for name in names:
             try:
@@ -193,26 +182,29 @@ class Shelf(Generic[M]):
         write_atomic(stored.directory / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
         return Stored(manifest, stored.directory)
 
-    async def remove(self, name: str) -> None:
-        """Takes the name away and then the files. Raises `conflict` while VMs use it; the caller holds the lock.
+    async def delete(self, untrusted_name: str, progress: Progress) -> None:
+        """Takes the name away and then the files. Raises `not_found`, or `conflict` while VMs use it.
 
         A damaged one goes too, as nobody can say who uses it.
         """
-        self.require(name)
-        if users := self._find_users(name):
-            raise Problem(
-                Code.CONFLICT,
-                f"{self._wording.noun} {name} is used by {', '.join(users)}",
-                hint=f"banger vm delete {' '.join(users)}",
-                outcome=Outcome.NOT_STARTED,
-            )
-        (self.directory / name).unlink()
-        await self.sweep_name(name)
+        await asyncio.to_thread(self._require, untrusted_name)
+        name = untrusted_name
+        async with self.hold(name, progress):
+            await asyncio.to_thread(self._require, name)
+            if users := self._find_users(name):
+                raise Problem(
+                    Code.CONFLICT,
+                    f"{self._wording.noun} {name} is used by {', '.join(users)}",
+                    hint=f"banger vm delete {' '.join(users)}",
+                    outcome=Outcome.NOT_STARTED,
+                )
+            (self.directory / name).unlink()
+            await self.sweep_name(name)
 
     async def sweep(self) -> None:
         """Removes what interrupted work has left under any name whose lock is free."""
         names = {parts[-2] for entry in self._scan() if len(parts := entry.name.split("@")) >= 2}
-        for name in sorted(name for name in names if _NAME.fullmatch(name)):
+        for name in sorted(name for name in names if is_material_name(name)):
             with try_hold_name(self._lock_path(name)) as held:
                 if held:
                     await self.sweep_name(name)
@@ -241,9 +233,17 @@ class Shelf(Generic[M]):
                 outcome=Outcome.NOT_STARTED,
             )
 
-    def damaged(self, name: str, why: str) -> Problem:
+    def _damaged(self, name: str, why: str) -> Problem:
         words = self._wording
         return unavailable(f"{words.noun} {name} is damaged: {why}", hint=f"{words.remake_command} {name}")
+
+    def _require(self, untrusted_name: str) -> None:
+        """Raises `not_found` unless something is published under the name, damaged or not."""
+        try:
+            self.get(untrusted_name)
+        except Problem as problem:
+            if problem.code is not Code.UNAVAILABLE:
+                raise
 
     def _find_users(self, name: str, directory: Path | None = None) -> Sequence[str]:
         """Who uses a build, the published one unless told otherwise; nobody when its manifest is damaged."""
@@ -256,20 +256,20 @@ class Shelf(Generic[M]):
         try:
             manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=self._manifest_type)
         except FileNotFoundError as error:
-            raise self.damaged(name, f"{MANIFEST} is missing") from error
+            raise self._damaged(name, f"{MANIFEST} is missing") from error
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise self.damaged(name, f"{MANIFEST}: {error}") from error
+            raise self._damaged(name, f"{MANIFEST}: {error}") from error
         if manifest.name != name:
-            raise self.damaged(name, f"{MANIFEST} is of {manifest.name!r}")
+            raise self._damaged(name, f"{MANIFEST} is of {manifest.name!r}")
         return manifest
 
     def _check_size(self, name: str, path: Path, size_bytes: int) -> None:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise self.damaged(name, f"{path.name}: {error.strerror}") from error
+            raise self._damaged(name, f"{path.name}: {error.strerror}") from error
         if size != size_bytes:
-            raise self.damaged(name, f"{path.name} has {size} bytes instead of {size_bytes}")
+            raise self._damaged(name, f"{path.name} has {size} bytes instead of {size_bytes}")
 
     def _link(self, name: str, directory: Path) -> None:
         temporary = self.directory / f"{_BUILDING}@{name}@{secrets.token_hex(4)}"

@@ -1,23 +1,24 @@
 """The configuration file's meaning: every key, its default and its check. Pure; reading is the daemon's.
 
-Unknown keys and bad values are refused with file, key and line.
+Unknown keys and bad values are refused with file, line and key; what a VM may not have, its defaults may not.
 """
 
 import re
 import tomllib
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import msgspec
-from msgspec import Meta
 
 from banger.base.problem import Problem, bad_request
 from banger.base.units import MIB, parse_size
 from banger.model.image import DEFAULT_IMAGE
 from banger.model.kernel import DEFAULT_KERNEL
+from banger.model.machine import DISK_BYTES_MIN, MEMORY_MIB_MIN
+from banger.model.names import validate_material_name
 from banger.model.sizing import Asked
-
-Choice = Annotated[str, Meta(pattern="^(auto|firecracker|qemu)$")]
-Level = Annotated[str, Meta(pattern="^(debug|info|warning|error)$")]
+from banger.model.vm import VmSpec, validate_spec
 
 
 class VmDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,8 +33,8 @@ class VmDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The keys of config.toml. Every one is optional."""
 
-    log_level: Level = "info"
-    vmm: Choice = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    vmm: Literal["auto", "qemu"] = "auto"
     qemu_bin: str | None = None
     ssh_key_path: str | None = None
     default_image: str = DEFAULT_IMAGE
@@ -42,18 +43,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def asked_sizes(self) -> Asked:
-        defaults = self.vm_defaults
-        memory = _size(defaults.memory)
-        return Asked(
-            vcpus=defaults.vcpu,
-            memory_mib=None if memory is None else memory // MIB,
-            disk_size_bytes=_size(defaults.disk_size),
-            system_overlay_size_bytes=_size(defaults.system_overlay_size),
-        )
+        values = {key: getattr(self.vm_defaults, key) for key in _SIZES}
+        return Asked(**{_SIZES[key].field: _SIZES[key].read(v) for key, v in values.items() if v is not None})
 
 
-def _size(value: str | int | None) -> int | None:
-    return None if value is None else parse_size(str(value))
+def _read_bytes(value: str | int) -> int:
+    return parse_size(str(value))
+
+
+class _Size(NamedTuple):
+    """The field of Asked and VmSpec that a key is about, and how its value is read."""
+
+    field: str
+    read: Callable[[str | int], int]
+
+
+_SIZES = {
+    "vcpu": _Size("vcpus", int),
+    "memory": _Size("memory_mib", lambda value: _read_bytes(value) // MIB),
+    "disk_size": _Size("disk_size_bytes", _read_bytes),
+    "system_overlay_size": _Size("system_overlay_size_bytes", _read_bytes),
+}
 
 
 def parse_config(text: str, *, file: str) -> Config:
@@ -65,32 +75,95 @@ def parse_config(text: str, *, file: str) -> Config:
     try:
         config = msgspec.convert(data, Config)
     except msgspec.ValidationError as error:
-        key, reason = _explain(str(error), data)
-        raise _refused(file, text, key, reason) from error
-    for key in ("memory", "disk_size", "system_overlay_size"):
+        found = _explain(str(error))
+        raise _refused(file, text, *found) from error
+    for key, check in _CHECKS.items():
         try:
-            _size(getattr(config.vm_defaults, key))
+            check(config)
         except Problem as problem:
-            raise _refused(file, text, key, problem.brief) from problem
+            raise _refused(file, text, key, problem.brief, problem.hint or _example(key)) from problem
     return config
 
 
-def _explain(message: str, data: dict[str, Any]) -> tuple[str, str]:
-    """The key and the reason out of msgspec's message, which ends in the path: `… - at `$.vm_defaults.vcpu``."""
-    unknown = re.search(r"unknown field `([^`]+)`", message)
-    if unknown:
-        return unknown.group(1), "is no key that banger knows"
+# ---- values that their types do not hold to account
+
+
+def _check_qemu_bin(config: Config) -> None:
+    if config.qemu_bin is not None and not config.qemu_bin.startswith("/"):
+        raise bad_request(f"{config.qemu_bin!r} is not an absolute path")
+
+
+def _check_ssh_key_path(config: Config) -> None:
+    if config.ssh_key_path is not None and not config.ssh_key_path.startswith(("/", "~")):
+        raise bad_request(f"{config.ssh_key_path!r} is neither absolute nor below ~")
+
+
+def _check_size(config: Config, key: str) -> None:
+    """A VM of this size, and of the smallest otherwise, must be one that `validate_spec` lets pass."""
+    value = getattr(config.vm_defaults, key)
+    if value is not None:
+        size = _SIZES[key]
+        validate_spec(msgspec.structs.replace(_SMALLEST, **{size.field: size.read(value)}))
+
+
+_SMALLEST = VmSpec(
+    image="",
+    kernel="",
+    vcpus=1,
+    memory_mib=MEMORY_MIB_MIN,
+    disk_size_bytes=DISK_BYTES_MIN,
+    system_overlay_size_bytes=DISK_BYTES_MIN,
+)
+_CHECKS: dict[str, Callable[[Config], object]] = {
+    "qemu_bin": _check_qemu_bin,
+    "ssh_key_path": _check_ssh_key_path,
+    "default_image": lambda config: validate_material_name("image", config.default_image),
+    "default_kernel": lambda config: validate_material_name("kernel", config.default_kernel),
+    **{key: partial(_check_size, key=key) for key in _SIZES},
+}
+_EXAMPLES = {
+    "log_level": '"info"',
+    "vmm": '"qemu"',
+    "qemu_bin": '"/usr/bin/qemu-system-x86_64"',
+    "ssh_key_path": '"~/.ssh/banger"',
+    "default_image": f'"{DEFAULT_IMAGE}"',
+    "default_kernel": f'"{DEFAULT_KERNEL}"',
+    "vcpu": "2",
+    "memory": '"2G"',
+    "disk_size": '"20G"',
+    "system_overlay_size": '"10G"',
+}
+
+
+# ---- what is wrong, and where
+
+
+class _Refusal(NamedTuple):
+    key: str
+    reason: str
+    hint: str
+
+
+def _explain(message: str) -> _Refusal:
+    """Out of msgspec's message, which ends in the path: `… - at `$.vm_defaults.vcpu``."""
     reason, _, path = message.partition(" - at ")
-    return path.strip("`").rpartition(".")[2], reason[:1].lower() + reason[1:]
+    place = path.strip("`")
+    if unknown := re.search(r"unknown field `([^`]+)`", reason):
+        section: Any = VmDefaults if place.endswith(".vm_defaults") else Config
+        table = "[vm_defaults] has" if section is VmDefaults else "there are"
+        keys = ", ".join(section.__struct_fields__)
+        return _Refusal(unknown.group(1), "is no key that banger knows", f"{table} {keys}")
+    key = place.rpartition(".")[2]
+    return _Refusal(key, reason[:1].lower() + reason[1:], _example(key))
 
 
-def _refused(file: str, text: str, key: str, reason: str) -> Problem:
-    line = next(
-        (
-            number
-            for number, line in enumerate(text.splitlines(), 1)
-            if re.match(rf"\s*\[?{re.escape(key)}\b", line)
-        ),
-        1,
-    )
-    return bad_request(f"{file}:{line}: {key}: {reason}", hint="see docs/reference/config.md for the keys")
+def _example(key: str) -> str:
+    return f"for example {key} = {_EXAMPLES[key]}" if key in _EXAMPLES else f"it is a table: [{key}]"
+
+
+def _refused(file: str, text: str, key: str, reason: str, hint: str) -> Problem:
+    """`key` is looked for where TOML may have it: before `=`, in a header, in an inline table, dotted."""
+    pattern = re.compile(rf"(?:^|[\s\[{{,.\"']){re.escape(key)}[\"']?\s*[=\].]")
+    lines = enumerate(text.splitlines(), 1)
+    line = next((number for number, line in lines if pattern.search(line.split(" #")[0])), 1)
+    return bad_request(f"{file}:{line}: {key}: {reason}", hint=hint)

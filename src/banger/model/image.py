@@ -15,7 +15,8 @@ class ImageManifest(msgspec.Struct, frozen=True, kw_only=True):
     `id` names this one build: an image built again under its name has another. File names are relative to
     the image's directory; sizes in bytes. `virtual_size_bytes` is what the guest sees, `size_bytes` what the
     files take on the host's disk. `files` are the nominal sizes of all files, to notice a damaged one.
-    `rootfs_sha256` is over what is not zero (images/ext4.py, `digest_disk`).
+    `kernel` is what VMs of this image boot unless told otherwise. `rootfs_sha256` is over what is not zero
+    (images/ext4.py, `digest_disk`); nothing verifies it yet, it is for people and for a later `verify`.
     """
 
     name: str
@@ -37,6 +38,8 @@ class ImageRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """What `image build` is asked for. Its digest names the result in the cache.
 
     `tarball` is the absolute path of an archive with any userland; preset, suite and packages then say nothing.
+    `kernel` names the one that VMs of this image boot unless told otherwise; whether there is such a one is the
+    caller's to check.
     """
 
     name: str
@@ -45,6 +48,7 @@ class ImageRecipe(msgspec.Struct, frozen=True, kw_only=True):
     packages: tuple[str, ...] = ()
     size_bytes: int = 8 * 1024**3
     tarball: str | None = None
+    kernel: str | None = None
 
 
 def validate_recipe(recipe: ImageRecipe) -> None:

@@ -13,7 +13,8 @@ class KernelManifest(msgspec.Struct, frozen=True, kw_only=True):
     `id` names this one build. File names are relative to the kernel's directory. `modules_image` is a
     read-only ext4 that the guest mounts at /lib/modules/RELEASE; a kernel with everything built in has none.
     `guest_program_sha256` says which guest program the base initramfs carries. `files` are the sizes of all
-    files, to notice a damaged one.
+    files, to notice a damaged one. Nothing verifies `vmlinux_sha256` yet: it is for people and for a later
+    `verify`.
     """
 
     name: str
@@ -26,7 +27,7 @@ class KernelManifest(msgspec.Struct, frozen=True, kw_only=True):
     vmlinux: str = "vmlinux"
     vmlinux_sha256: str
     base_initramfs: str = "base.cpio"
-    base_initramfs_sha256: str
+    base_initramfs_sha256: str = ""  # written by earlier versions only
     guest_program_sha256: str = ""
     boot_modules: tuple[str, ...] = ()
     modules_image: str | None = None
@@ -41,4 +42,3 @@ class KernelCatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     method: Literal["debian-package", "linux-source"]
     package: str
-    default: bool = False

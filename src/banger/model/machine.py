@@ -6,12 +6,16 @@ from enum import Enum
 import msgspec
 
 from banger.base.problem import bad_request
+from banger.base.units import GIB, MIB
 
 DISK_SERIAL_MAX_BYTES = 20  # virtio-v1.2, 5.2.4
 DISKS_MAX = 16  # of microvm's 24 virtio-mmio slots
 KERNEL_ARGUMENTS_MAX_BYTES = 1900  # COMMAND_LINE_SIZE is 2048 on x86; the back end adds a few
-VCPUS_MAX = 64
+VCPUS_MAX = 32
 MEMORY_MIB_MIN = 64
+MEMORY_MIB_MAX = 1024 * 1024
+DISK_BYTES_MIN = 64 * MIB
+DISK_BYTES_MAX = 16 * 1024 * GIB
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")

@@ -1,5 +1,6 @@
-"""Names, ids and references to VMs. Pure: randomness comes from the caller."""
+"""Names of VMs, images and kernels, ids and references. Pure: randomness comes from the caller."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ ID_LENGTH = 12
 _MAX_LABEL = 63
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _HEX = frozenset("0123456789abcdef")
+_MATERIAL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 ADJECTIVES = (
     "able", "amber", "ample", "bold", "brave", "brief", "bright", "brisk", "calm", "clear", "clever", "cool",
@@ -43,6 +45,20 @@ def validate_name(untrusted_name: str, *, what: str = "VM name") -> str:
             hint="use lower-case letters, digits and inner hyphens, for example web-1",
         )
     return name
+
+
+def is_material_name(name: str) -> bool:
+    return _MATERIAL_NAME.fullmatch(name) is not None
+
+
+def validate_material_name(noun: str, untrusted_name: str) -> str:
+    """The name of an image or a kernel: a file name that is no option, not hidden and no path."""
+    if not is_material_name(untrusted_name):
+        raise bad_request(
+            f"{untrusted_name!r} is not {'an' if noun[0] in 'aeiou' else 'a'} {noun}'s name",
+            hint="use small letters, digits, dots and dashes, at most 63",
+        )
+    return untrusted_name
 
 
 def compose_name(choice: int) -> str:

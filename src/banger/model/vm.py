@@ -6,14 +6,15 @@ from typing import Any
 import msgspec
 
 from banger.base.problem import Code, Outcome, Problem, bad_request, conflict
-from banger.base.units import GIB, MIB, render_size
-from banger.model.machine import PortForward
-
-MAX_VCPUS = 32
-MIN_MEMORY_MIB = 64
-MAX_MEMORY_MIB = 1024 * 1024
-MIN_DISK_BYTES = 64 * MIB
-MAX_DISK_BYTES = 16 * 1024 * GIB
+from banger.base.units import render_size
+from banger.model.machine import (
+    DISK_BYTES_MAX,
+    DISK_BYTES_MIN,
+    MEMORY_MIB_MAX,
+    MEMORY_MIB_MIN,
+    VCPUS_MAX,
+    PortForward,
+)
 
 
 class VmState(Enum):
@@ -105,16 +106,16 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def validate_spec(spec: VmSpec) -> VmSpec:
     """Refuses what no host could run, with the value and the limit."""
-    if not 1 <= spec.vcpus <= MAX_VCPUS:
-        raise bad_request(f"{spec.vcpus} vCPUs are not possible", hint=f"--vcpu takes 1 to {MAX_VCPUS}")
-    if not MIN_MEMORY_MIB <= spec.memory_mib <= MAX_MEMORY_MIB:
+    if not 1 <= spec.vcpus <= VCPUS_MAX:
+        raise bad_request(f"{spec.vcpus} vCPUs are not possible", hint=f"--vcpu takes 1 to {VCPUS_MAX}")
+    if not MEMORY_MIB_MIN <= spec.memory_mib <= MEMORY_MIB_MAX:
         raise bad_request(
             f"{spec.memory_mib} MiB of memory are not possible",
             hint="--memory takes 64M to 1T, for example 2G",
         )
     sizes = (("--disk-size", spec.disk_size_bytes), ("--system-overlay-size", spec.system_overlay_size_bytes))
     for flag, size in sizes:
-        if not MIN_DISK_BYTES <= size <= MAX_DISK_BYTES:
+        if not DISK_BYTES_MIN <= size <= DISK_BYTES_MAX:
             raise bad_request(
                 f"a disk of {render_size(size)} is not possible",
                 hint=f"{flag} takes 64M to 16T, for example 20G",

@@ -1,1 +1,1 @@
-"""Layer 4: use cases. Each package owns its state and its lock; adapters come in by wiring only."""
+"""Layer 4: use cases. Each package owns its state and its lock; concrete VMMs and stores come in by wiring only."""

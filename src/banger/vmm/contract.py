@@ -83,6 +83,10 @@ class Vmm(Protocol):
     async def kill(self, handle: Handle) -> Exit:
         """Ends the VMM at once. Idempotent."""
 
+    async def evict(self, place: Place) -> None:
+        """Ends a VMM that runs at this place without a handle, because whoever started it died before it
+        could write one down. Nothing happens when there is none."""
+
     async def adopt(self, handle: Handle) -> Liveness:
         """Whether the process named is alive and the same one; takes over its monitor if it is."""
 

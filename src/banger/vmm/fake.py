@@ -205,6 +205,11 @@ class FakeVmm:
             process.end(Exit(clean=False, reason=KILLED))
         return await self.wait_exit(handle)
 
+    async def evict(self, place: Place) -> None:
+        for process in self.host.processes.values():
+            if Path(process.handle.agent_socket).parent == Path(place.runtime):
+                process.end(Exit(clean=False, reason=KILLED))
+
     async def adopt(self, handle: Handle) -> Liveness:
         process = self._find(handle)
         if process is None:

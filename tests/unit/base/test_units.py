@@ -1,7 +1,7 @@
 import pytest
 
 from banger.base.problem import Problem
-from banger.base.units import GIB, MIB, TIB, parse_duration, parse_size, render_duration, render_size
+from banger.base.units import GIB, MIB, TIB, parse_size, render_size
 
 
 @pytest.mark.parametrize(
@@ -40,27 +40,3 @@ def test_what_is_no_size_is_refused_with_an_example(text):
 )
 def test_sizes_read_well(size, text):
     assert render_size(size) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("30s", 30), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("250ms", 0.25), ("1d", 86400)],
-)
-def test_durations(text, seconds):
-    assert parse_duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "10", "s", "10 s", "1h30", "-1s"])
-def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(Problem):
-        parse_duration(text)
-
-
-def test_durations_read_well():
-    assert [render_duration(s) for s in (0.25, 2, 75, 3700, 90000)] == [
-        "250 ms",
-        "2.0 s",
-        "1m15s",
-        "1h01m",
-        "1d01h",
-    ]

@@ -1,9 +1,12 @@
 """Command lines against a scripted daemon, in this process."""
 
 import json
+import re
 
 import pytest
 from fake_daemon import DETAILS
+
+from banger.cli import catalog
 
 VM = {
     "id": "0123456789ab",
@@ -228,6 +231,20 @@ def test_help_names_the_flags_with_their_units(banger):
     assert "-m, --memory SIZE" in out
     assert "--start" not in out
     assert banger("help", "nonsense")[0] == 64
+
+
+@pytest.mark.parametrize("group", catalog.GROUPS)
+def test_the_help_of_a_group_ends_with_what_comes_next(banger, group):
+    status, out, _ = banger(group, "--help")
+    last = out.splitlines()[-1]
+    assert (status, last[:13]) == (0, "Next: banger ")
+    for words in re.findall(r"banger ([a-z]+(?: [a-z]+)?)", last):
+        assert words in catalog.COMMANDS
+
+
+def test_deleting_a_vm_of_the_example_needs_no_second_thought(banger):
+    out = banger("vm", "--help")[1]
+    assert "banger vm delete --force web" in out
 
 
 def test_generated_files_are_fresh():

@@ -1,10 +1,13 @@
 import io
+import re
 from datetime import UTC, datetime
 
 import pytest
+from fake_daemon import DETAILS
 
 from banger.cli.progress import Live, Plain
 from banger.cli.render import tables
+from banger.cli.render.vm import render_details
 
 
 def test_a_table_has_no_trailing_blanks():
@@ -31,11 +34,22 @@ def test_ages_are_rough(seconds, age):
     assert tables.render_age("2025-11-21T06:09:12Z", now=moment + seconds) == age
 
 
-@pytest.mark.parametrize("seconds", [0.004, 1.23, 59.94, 60, 187, 3600, 18120, 86400, 183600])
-def test_durations_are_those_of_the_daemon(seconds):
-    from banger.base.units import render_duration
-
-    assert tables.render_duration(seconds) == render_duration(seconds)
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.004, "4 ms"),
+        (1.23, "1.2 s"),
+        (59.94, "59.9 s"),
+        (60, "1m00s"),
+        (187, "3m07s"),
+        (3600, "1h00m"),
+        (18120, "5h02m"),
+        (86400, "1d00h"),
+        (183600, "2d03h"),
+    ],
+)
+def test_durations_read_well(seconds, text):
+    assert tables.render_duration(seconds) == text
 
 
 @pytest.mark.parametrize("size", [0, 1023, 1024, 1536, 10 << 20, 3 << 30, 5 << 40])
@@ -43,6 +57,38 @@ def test_sizes_are_those_of_the_daemon(size):
     from banger.base.units import render_size
 
     assert tables.render_size(size) == render_size(size)
+
+
+POSTURE = {
+    "backend": "qemu",
+    "accelerator": "kvm",
+    "accelerator_reason": "",
+    "network_mode": "user",
+    "network_reason": "no helper",
+    "storage_driver": "qcow2",
+    "memory_backing": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("posture", "line"),
+    [
+        ({}, "runs on:   qemu, kvm"),
+        ({"accelerator": "tcg", "accelerator_reason": "no /dev/kvm"}, "runs on:   qemu, tcg (no /dev/kvm)"),
+        ({"accelerator": ""}, "runs on:   qemu"),
+        ({"backend": "", "accelerator": "", "accelerator_reason": "no QEMU"}, "runs on:   no QEMU"),
+        ({"backend": "", "accelerator": ""}, None),
+        ({"network_reason": ""}, "network:   user, NAT off"),
+        ({"network_mode": "", "network_reason": ""}, "network:   NAT off"),
+        ({"storage_driver": ""}, "storage:   its own: root 1 MiB, work 2 MiB"),
+    ],
+)
+def test_what_is_not_known_of_a_vm_leaves_no_trace(posture, line):
+    lines = render_details({**DETAILS, "posture": POSTURE | posture}).splitlines()
+    if line is None:
+        assert not [shown for shown in lines if shown.startswith("runs on")]
+    else:
+        assert line in [re.sub(":  +", ":   ", shown) for shown in lines]
 
 
 class Terminal(io.StringIO):

@@ -139,10 +139,13 @@ def test_places_are_those_of_the_daemon(monkeypatch, environment):
 
 
 def test_numbers_are_those_of_the_daemon():
+    from banger.api import frames
     from banger.api.method import MAX_LINE_BYTES, PROTOCOL_VERSION
     from banger.base.problem import CODES
 
     assert (statuses.PROTOCOL_VERSION, statuses.MAX_LINE_BYTES) == (PROTOCOL_VERSION, MAX_LINE_BYTES)
+    for name in ("STDIN", "STDOUT", "STDERR", "CONTROL", "END", "MAX_PAYLOAD_BYTES"):
+        assert getattr(statuses, name) == getattr(frames, name)
     assert {code.value: info.exit_status for code, info in CODES.items()} == statuses.EXIT_STATUS
 
 

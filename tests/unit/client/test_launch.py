@@ -4,6 +4,8 @@ import os
 import sys
 import textwrap
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,14 @@ def program(tmp_path):
     return write
 
 
+def wait_reaped(pid):
+    """Returns when the process has left no zombie behind either."""
+    until = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < until, Path(f"/proc/{pid}/stat").read_text()
+        time.sleep(0.01)
+
+
 @pytest.fixture(autouse=True)
 def state(tmp_path, runtime):
     (tmp_path / "state").mkdir()
@@ -59,7 +69,7 @@ def test_a_daemon_is_started_when_nobody_listens(program, monkeypatch):
         result = connection.call("daemon.status")
     assert result["sid"] == result["pid"] != os.getpid()
     assert result["stdin"] == "/dev/null"
-    os.waitpid(result["pid"], 0)
+    wait_reaped(result["pid"])
 
 
 def test_a_daemon_that_refuses_is_quoted(program):
@@ -99,7 +109,8 @@ def test_of_two_starters_one_starts(program, state):
         thread.join(20)
     assert (state / "starts").read_text() == "x"
     with open_connection() as connection:
-        os.waitpid(connection.call("daemon.status")["pid"], 0)
+        pid = connection.call("daemon.status")["pid"]
+    wait_reaped(pid)
 
 
 @pytest.mark.parametrize("wrong", ["open", "link", "file"])

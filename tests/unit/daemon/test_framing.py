@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from banger.api.frames import MAX_PAYLOAD_BYTES
 from banger.api.method import MAX_LINE_BYTES
 from banger.base.problem import Problem
-from banger.daemon.framing import MAX_FRAME_BYTES, Frame, FrameSplitter, LineSplitter, render_frame
+from banger.daemon.framing import Frame, FrameSplitter, LineSplitter, render_frame
 
 lines = st.lists(st.binary(max_size=40).map(lambda data: data.replace(b"\n", b"")), max_size=8)
 frames = st.lists(st.builds(Frame, st.integers(0, 255), st.binary(max_size=40)), max_size=8)
@@ -54,4 +55,4 @@ def test_frames_come_out_whole_however_they_are_cut(content, cuts):
 
 def test_an_oversized_frame_is_refused_by_its_header_alone():
     with pytest.raises(Problem, match="65537"):
-        list(FrameSplitter().feed(struct.pack(">BI", 0, MAX_FRAME_BYTES + 1)))
+        list(FrameSplitter().feed(struct.pack(">BI", 0, MAX_PAYLOAD_BYTES + 1)))

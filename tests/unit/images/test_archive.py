@@ -206,6 +206,24 @@ def test_a_name_is_refused_or_stays_below_the_root(name):
     assert ".." not in normal.split("/")
 
 
-@given(st.text())
-def test_any_os_release_is_survived(text):
-    parse_os_release(text)
+@given(st.text() | st.lists(st.text(alphabet="AZ_az09=\"' #\n\r\x00\u2028é")).map("\n".join))
+def test_any_os_release_gives_words_and_one_line_for_each(text):
+    for key, value in parse_os_release(text).items():
+        assert key.replace("_", "").isalnum()
+        for part in (key, value):
+            assert len(part.splitlines()) <= 1
+        assert key in text
+        assert value in text
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[A-Z][A-Z_0-9]*", fullmatch=True), st.text(alphabet="abc XYZ-./:=0", max_size=9)
+    ),
+    st.sampled_from(("", '"', "'")),
+    st.lists(st.sampled_from(("# a comment", "", "no assignment", "=x", "a b=c")), max_size=3),
+)
+def test_what_an_os_release_assigns_is_found_among_odd_lines(values, quote, odd):
+    values = {key: value if quote else value.strip() for key, value in values.items()}
+    lines = [*odd, *(f"{key}={quote}{value}{quote}" for key, value in values.items()), *odd]
+    assert parse_os_release("\n".join(lines) + "\n") == values

@@ -107,10 +107,18 @@ async def test_different_images_do_not_wait_for_each_other(images, builder, hear
     await builder.begun.wait()
     builder.begun.clear()
     other = asyncio.ensure_future(images.build(ImageRecipe(name="other"), type(heard)()))
-    await builder.begun.wait()
-    builder.gate.set()
-    await held
-    await other
+    async with asyncio.timeout(5):
+        await builder.begun.wait()
+        builder.gate.set()
+        await held
+        await other
+
+
+async def test_the_kernel_of_the_recipe_is_the_choice_of_the_image(images, builder, heard):
+    plain = await images.build(ImageRecipe(name="dev"), heard)
+    small = await images.build(ImageRecipe(name="dev", kernel="small"), heard)
+    assert (plain.manifest.kernel, small.manifest.kernel, builder.builds) == (None, "small", 2)
+    assert plain.manifest.recipe_digest != small.manifest.recipe_digest
 
 
 @pytest.mark.parametrize(

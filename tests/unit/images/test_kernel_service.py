@@ -64,13 +64,20 @@ async def test_damage_is_noticed_and_force_repairs_it(kernels, heard, file):
 
 
 async def test_the_catalog_knows_its_names(kernels, heard):
-    assert [entry.name for entry in kernels.available() if entry.default] == [NAME]
+    assert NAME in [entry.name for entry in kernels.available()]
     with pytest.raises(Problem) as caught:
         await kernels.pull("nothing", heard)
     assert caught.value.hint == "banger kernel list --available"
     with pytest.raises(Problem) as caught:
         await kernels.get("small")
     assert caught.value.hint == "banger kernel pull small"
+
+
+async def test_a_kernel_is_known_when_the_catalog_has_it_or_it_is_here(kernels):
+    await kernels.verify_known("small")
+    with pytest.raises(Problem) as caught:
+        await kernels.verify_known("nothing")
+    assert (caught.value.code, caught.value.hint) == (Code.NOT_FOUND, "banger kernel list")
 
 
 async def test_delete_asks_who_uses_it(kernels, heard, users):

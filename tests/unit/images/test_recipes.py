@@ -23,7 +23,13 @@ def test_digests_say_the_same_for_the_same_and_another_for_anything_else():
         catalog.digest_image_recipe(msgspec.structs.replace(recipe, name="y", packages=("b", "a", "a")))
         == digest
     )
-    changes = ({"packages": ("a",)}, {"suite": "trixie"}, {"size_bytes": 2**30}, {"tarball": "/x"})
+    changes = (
+        {"packages": ("a",)},
+        {"suite": "trixie"},
+        {"size_bytes": 2**30},
+        {"tarball": "/x"},
+        {"kernel": "k"},
+    )
     others = {catalog.digest_image_recipe(msgspec.structs.replace(recipe, **change)) for change in changes}
     assert len(others | {digest}) == len(changes) + 1
     assert catalog.digest_image_recipe(recipe) != catalog.digest_image_recipe(

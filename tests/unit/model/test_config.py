@@ -1,6 +1,6 @@
 import pytest
 
-from banger.base.problem import Problem
+from banger.base.problem import Code, Problem
 from banger.model.config import Config, parse_config
 
 
@@ -23,12 +23,70 @@ def test_sizes_may_be_written_as_for_the_flags():
         ("[vm_defaults]\nvcpu = 'two'", "c.toml:2: vcpu"),
         ("[vm_defaults]\n\nmemory = '2X'", "c.toml:3: memory"),
         ("[vm_defaults]\ncpus = 2", "c.toml:2: cpus"),
+        ('vmm = "firecracker"', "c.toml:1: vmm"),
+        ("\nqemu_bin = 'qemu-system-x86_64'", "c.toml:2: qemu_bin"),
+        ("qemu_bin = ''", "c.toml:1: qemu_bin"),
+        ("ssh_key_path = 'keys/id'", "c.toml:1: ssh_key_path"),
+        ("ssh_key_path = ''", "c.toml:1: ssh_key_path"),
+        ("default_image = '../etc'", "c.toml:1: default_image"),
+        ("# default_kernel = 'x'\ndefault_kernel = 'Big One'", "c.toml:2: default_kernel"),
+        ("[vm_defaults]\nvcpu = 0", "c.toml:2: vcpu: 0 vCPUs"),
+        ("[vm_defaults]\nvcpu = 33", "c.toml:2: vcpu"),
+        ("[vm_defaults]\nmemory = '63M'", "c.toml:2: memory: 63 MiB"),
+        ("[vm_defaults]\nmemory = -1", "c.toml:2: memory"),
+        ("[vm_defaults]\ndisk_size = '1M'", "c.toml:2: disk_size"),
+        ("[vm_defaults]\nvcpu = 1\nsystem_overlay_size = '17T'", "c.toml:3: system_overlay_size"),
+        ("vm_defaults = { vcpu = 99 }", "c.toml:1: vcpu"),
+        ("log_level = 'info'\nvm_defaults.vcpu = 99", "c.toml:2: vcpu"),
+        ("log_level = 'info'\nvm_defaults = 3", "c.toml:2: vm_defaults"),
     ],
 )
 def test_bad_keys_and_values_name_file_line_and_key(text, where):
     with pytest.raises(Problem) as caught:
         parse_config(text, file="c.toml")
-    assert caught.value.brief.startswith(where)
+    problem = caught.value
+    assert problem.code is Code.BAD_REQUEST
+    assert problem.brief.startswith(where)
+    assert "docs/" not in problem.hint
+    assert "\n" not in problem.brief + problem.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("imgae = 1", "default_image"),
+        ("[vm_defaults]\ncpus = 2", "[vm_defaults] has vcpu, memory"),
+        ("log_level = 3", 'for example log_level = "info"'),
+        ("[vm_defaults]\nvcpu = 'two'", "for example vcpu = 2"),
+        ("[vm_defaults]\nmemory = '1M'", "64M to 1T"),
+        ("vm_defaults = 3", "[vm_defaults]"),
+    ],
+)
+def test_the_hint_says_what_would_do(text, hint):
+    with pytest.raises(Problem) as caught:
+        parse_config(text, file="c.toml")
+    assert hint in caught.value.hint
+
+
+def test_good_values_of_every_key_are_taken():
+    config = parse_config(
+        """
+        log_level = "debug"
+        vmm = "qemu"
+        qemu_bin = "/usr/bin/qemu-system-x86_64"
+        ssh_key_path = "~/.ssh/banger"
+        default_image = "dev"
+        default_kernel = "small"
+        [vm_defaults]
+        vcpu = 32
+        memory = "1T"
+        disk_size = "16T"
+        system_overlay_size = 64
+        """,
+        file="c.toml",
+    )
+    assert (config.vmm, config.default_image) == ("qemu", "dev")
+    assert config.asked_sizes == (32, 1024**2, 16 * 1024**4, 64 * 1024**2)
 
 
 def test_what_is_no_toml_says_where():

@@ -5,12 +5,12 @@ from contextlib import aclosing
 
 import pytest
 
+from banger.api.events import DetailEvent, SnapshotEvent, StageEvent
 from banger.base.log import operation_id
 from banger.base.problem import Code, Outcome, Problem
 from banger.base.progress import stage
 from banger.model.operation import OperationState
 from banger.model.vm import Stage
-from banger.services.operations.events import DetailEvent, SnapshotEvent, StageEvent
 from banger.services.operations.registry import WATCHER_EVENTS, Operations
 
 

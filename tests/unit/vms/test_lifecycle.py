@@ -363,3 +363,13 @@ async def test_an_image_that_is_gone_is_told_before_anything_starts(vms, world):
         await vms.start(VmStart(vm="web"), QUIET)
     assert caught.value.code is Code.NOT_FOUND
     assert vms.show(VmShow(vm="web")).vm.state is VmState.CREATED
+
+
+async def test_a_vmm_that_was_never_written_down_is_ended_by_the_next_daemon(world):
+    async with world.open() as first:
+        vm = (await first.create(VmCreate(name="web"), QUIET)).vm
+    world.store.vms.save(msgspec.structs.replace(vm, state=VmState.STARTING, runtime=None))
+    async with world.open() as second:
+        await second.recover()
+        assert second.show(VmShow(vm="web")).vm.state is VmState.ERROR
+    assert world.vmm.host.alive() == []

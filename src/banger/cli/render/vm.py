@@ -23,13 +23,9 @@ def render_details(details: dict[str, Any]) -> str:
             ("image", spec["image"]),
             ("kernel", spec["kernel"]),
             ("spec", render_spec(spec)),
-            ("runs on", f"{posture['backend']}, {posture['accelerator']} ({posture['accelerator_reason']})"),
+            ("runs on", _render_posture(posture)),
             ("network", _render_network(spec, posture)),
-            (
-                "storage",
-                f"{posture['storage_driver']}; its own: root {render_size(use['root_bytes'])}, "
-                f"work {render_size(use['work_bytes'])}",
-            ),
+            ("storage", _render_storage(posture["storage_driver"], use)),
             ("memory", posture["memory_backing"]),
             ("ssh", _render_ssh(details.get("ssh"), vm["name"])),
             ("labels", ", ".join(f"{key}={value}" for key, value in (vm.get("labels") or {}).items())),
@@ -60,9 +56,23 @@ def _render_state(vm: dict[str, Any]) -> str:
 
 
 def _render_network(spec: dict[str, Any], posture: dict[str, Any]) -> str:
-    return (
-        f"{posture['network_mode']} ({posture['network_reason']}), NAT {'on' if spec.get('nat') else 'off'}"
-    )
+    mode = _explain(posture["network_mode"], posture["network_reason"])
+    return ", ".join(filter(None, (mode, f"NAT {'on' if spec.get('nat') else 'off'}")))
+
+
+def _render_posture(posture: dict[str, Any]) -> str:
+    """What the daemon does not know (yet) is left out."""
+    parts = ", ".join(filter(None, (posture["backend"], posture["accelerator"])))
+    return _explain(parts, posture["accelerator_reason"])
+
+
+def _explain(text: str, reason: str) -> str:
+    return f"{text} ({reason})" if text and reason else text or reason
+
+
+def _render_storage(driver: str, use: dict[str, Any]) -> str:
+    own = f"its own: root {render_size(use['root_bytes'])}, work {render_size(use['work_bytes'])}"
+    return "; ".join(filter(None, (driver, own)))
 
 
 def _render_ssh(target: dict[str, Any] | None, name: str) -> str:

@@ -8,18 +8,19 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from banger.base.clock import utc_now
 from banger.base.problem import bad_request, not_found
 from banger.base.progress import Progress, stage
 from banger.images import catalog, rootfs_debian, rootfs_tar
 from banger.images.ext4 import digest_disk, is_ext4
 from banger.images.rootfs import ROOTFS, WORK_SEED, BuiltImage
 from banger.images.shared_work import SharedWork
-from banger.images.shelf import Shelf, Stored, Wording, list_files, validate_name
+from banger.images.shelf import Shelf, Stored, Wording, list_files
 from banger.model.image import DEFAULT_IMAGE, ImageManifest, ImageRecipe, validate_recipe
+from banger.model.names import validate_material_name
 
 StoredImage = Stored[ImageManifest]
 Builder = Callable[[ImageRecipe, Path, Progress], Coroutine[Any, Any, BuiltImage]]
@@ -41,13 +42,14 @@ class ImageService:
         """`users_of` names the VMs whose disks stand on a build (by the manifest's id)."""
         self._builders = builders
         self._shelf = Shelf(
-            directory, ImageManifest, _WORDING, users_of, lambda name: catalog.find_image(name) is not None
+            directory,
+            ImageManifest,
+            _WORDING,
+            users_of,
+            is_known=lambda name: catalog.find_image(name) is not None,
+            find_damage=_find_damage,
         )
         self._work: SharedWork[StoredImage] = SharedWork()
-
-    def available(self) -> tuple[ImageRecipe, ...]:
-        """What `ensure` can build by name alone."""
-        return catalog.IMAGES
 
     async def list_images(self) -> list[ImageManifest]:
         """All published images by name; damaged ones are left out (`get` says what is wrong with one)."""
@@ -63,11 +65,11 @@ class ImageService:
         The directory is of this very build and stays while `users_of` names a user, so record it (or the id)
         with the VM rather than ask for the name again.
         """
-        return await asyncio.to_thread(self._get, name)
+        return await asyncio.to_thread(self._shelf.get, name)
 
     async def ensure(self, progress: Progress, name: str = DEFAULT_IMAGE) -> StoredImage:
         """What is published under the name, whatever its recipe; built when the catalog knows how."""
-        stored = await asyncio.to_thread(self._find, name)
+        stored = await asyncio.to_thread(self._shelf.find, name)
         if stored is not None:
             return stored
         recipe = catalog.find_image(name)
@@ -77,7 +79,7 @@ class ImageService:
 
     async def build(self, recipe: ImageRecipe, progress: Progress, *, force: bool = False) -> StoredImage:
         """Builds an image, unless the same recipe's is there under the name. `force` builds it anew."""
-        validate_name("image", recipe.name)
+        validate_material_name("image", recipe.name)
         validate_recipe(recipe)
         digest = await asyncio.to_thread(_digest_recipe, recipe)
         return await self._work.run(
@@ -88,36 +90,17 @@ class ImageService:
 
     async def delete(self, name: str, progress: Progress) -> None:
         """Removes an image that no VM uses. Raises `conflict` naming those that do."""
-        await asyncio.to_thread(self._shelf.require, name)
-        async with self._shelf.hold(name, progress):
-            await self._shelf.remove(name)
+        await self._shelf.delete(name, progress)
 
     async def sweep(self) -> None:
         """Removes what interrupted builds have left behind, and builds whose last VM is gone."""
         await self._shelf.sweep()
 
-    def _find(self, name: str) -> StoredImage | None:
-        stored = self._shelf.find(name)
-        if stored is not None:
-            self._check(stored)
-        return stored
-
-    def _get(self, name: str) -> StoredImage:
-        stored = self._shelf.get(name)
-        self._check(stored)
-        return stored
-
-    def _check(self, stored: StoredImage) -> None:
-        manifest, directory = stored
-        for file in (manifest.rootfs, manifest.work_seed):
-            if file is not None and not is_ext4(directory / file):
-                raise self._shelf.damaged(manifest.name, f"{file} is no ext4 file system")
-
     async def _build(
         self, recipe: ImageRecipe, digest: str, progress: Progress, *, force: bool
     ) -> StoredImage:
         async with self._shelf.hold(recipe.name, progress):
-            stored = None if force else await asyncio.to_thread(self._find, recipe.name)
+            stored = None if force else await asyncio.to_thread(self._shelf.find, recipe.name)
             if stored is not None and stored.manifest.recipe_digest == digest:
                 return stored
             await self._shelf.sweep_name(recipe.name)
@@ -130,6 +113,14 @@ class ImageService:
                     return await asyncio.to_thread(_describe, recipe, digest, built, place)
 
             return await self._shelf.publish(recipe.name, build)
+
+
+def _find_damage(stored: StoredImage) -> str | None:
+    manifest, directory = stored
+    for file in (manifest.rootfs, manifest.work_seed):
+        if file is not None and not is_ext4(directory / file):
+            return f"{file} is no ext4 file system"
+    return None
 
 
 def _digest_recipe(recipe: ImageRecipe) -> str:
@@ -161,10 +152,11 @@ def _describe(recipe: ImageRecipe, digest: str, built: BuiltImage, place: Path) 
         id=secrets.token_hex(6),
         source=built.source,
         recipe_digest=digest,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=utc_now(),
         rootfs=ROOTFS,
         rootfs_sha256=digest_disk(place / ROOTFS),
         work_seed=WORK_SEED if WORK_SEED in files else None,
+        kernel=recipe.kernel,
         os_release=built.os_release,
         virtual_size_bytes=files[ROOTFS],
         size_bytes=size_bytes,

@@ -10,12 +10,12 @@ import hashlib
 import platform
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from banger.base.clock import utc_now
 from banger.base.files import write_atomic
 from banger.base.problem import not_found, unavailable
 from banger.base.progress import Progress, stage
@@ -55,7 +55,12 @@ class KernelService:
         self._guest_program = guest_program
         self._builders = builders
         self._shelf = Shelf(
-            directory, KernelManifest, _WORDING, users_of, lambda name: catalog.find_kernel(name) is not None
+            directory,
+            KernelManifest,
+            _WORDING,
+            users_of,
+            is_known=lambda name: catalog.find_kernel(name) is not None,
+            find_damage=_find_damage,
         )
         self._work: SharedWork[StoredKernel] = SharedWork()
 
@@ -76,11 +81,11 @@ class KernelService:
 
         Its initramfs may carry an earlier guest program; `ensure` sees to that.
         """
-        return await asyncio.to_thread(self._get, name)
+        return await asyncio.to_thread(self._shelf.get, name)
 
     async def ensure(self, progress: Progress, name: str = DEFAULT_KERNEL) -> StoredKernel:
         """A kernel ready to boot with today's guest program: what is there, pulled when it is not."""
-        stored = await asyncio.to_thread(self._find, name)
+        stored = await asyncio.to_thread(self._shelf.find, name)
         if stored is not None and stored.manifest.guest_program_sha256 == await self._digest_guest_program():
             return stored
         return await self._share(name, stored.manifest.recipe_digest if stored else "", progress, force=False)
@@ -91,36 +96,18 @@ class KernelService:
             raise not_found(f"the catalog has no kernel {name!r}", hint="banger kernel list --available")
         return await self._share(name, "", progress, force=force)
 
+    async def verify_known(self, name: str) -> None:
+        """Raises `not_found` for a kernel that is neither here nor in the catalog."""
+        if catalog.find_kernel(name) is None:
+            await self.get(name)
+
     async def delete(self, name: str, progress: Progress) -> None:
         """Removes a kernel that no VM uses. Raises `conflict` naming those that do."""
-        await asyncio.to_thread(self._shelf.require, name)
-        async with self._shelf.hold(name, progress):
-            await self._shelf.remove(name)
+        await self._shelf.delete(name, progress)
 
     async def sweep(self) -> None:
         """Removes what interrupted pulls have left behind."""
         await self._shelf.sweep()
-
-    def _find(self, name: str) -> StoredKernel | None:
-        stored = self._shelf.find(name)
-        if stored is not None:
-            self._check(stored)
-        return stored
-
-    def _get(self, name: str) -> StoredKernel:
-        stored = self._shelf.get(name)
-        self._check(stored)
-        return stored
-
-    def _check(self, stored: StoredKernel) -> None:
-        """Notices, without reading it all, a file that is not what it should be."""
-        manifest, directory = stored
-        for file, magic in ((manifest.vmlinux, _ELF), (manifest.base_initramfs, _CPIO)):
-            with (directory / file).open("rb") as content:
-                if content.read(len(magic)) != magic:
-                    raise self._shelf.damaged(manifest.name, f"{file} begins with the wrong bytes")
-        if manifest.modules_image is not None and not is_ext4(directory / manifest.modules_image):
-            raise self._shelf.damaged(manifest.name, f"{manifest.modules_image} is no ext4 file system")
 
     async def _share(self, name: str, digest: str, progress: Progress, *, force: bool) -> StoredKernel:
         """One run for all who want the same; `digest` is the recipe's unless the catalog knows a newer one."""
@@ -135,7 +122,7 @@ class KernelService:
     ) -> StoredKernel:
         program = await asyncio.to_thread(self._read_guest_program)
         async with self._shelf.hold(name, progress):
-            stored = None if force else await asyncio.to_thread(self._find, name)
+            stored = None if force else await asyncio.to_thread(self._shelf.find, name)
             if stored is not None and stored.manifest.recipe_digest == digest:
                 return await self._refresh(stored, program, progress)
             if entry is None:
@@ -176,8 +163,19 @@ class KernelService:
         except OSError as error:
             raise unavailable(
                 f"the guest program {self._guest_program} cannot be read: {error.strerror}",
-                hint="reinstall banger; in a source tree: make guest",
+                hint="reinstall banger, or make guest-program in a clone",
             ) from error
+
+
+def _find_damage(stored: StoredKernel) -> str | None:
+    manifest, directory = stored
+    for file, magic in ((manifest.vmlinux, _ELF), (manifest.base_initramfs, _CPIO)):
+        with (directory / file).open("rb") as content:
+            if content.read(len(magic)) != magic:
+                return f"{file} begins with the wrong bytes"
+    if manifest.modules_image is not None and not is_ext4(directory / manifest.modules_image):
+        return f"{manifest.modules_image} is no ext4 file system"
+    return None
 
 
 def write_base_initramfs(directory: Path, program: bytes) -> dict[str, Any]:
@@ -188,7 +186,6 @@ def write_base_initramfs(directory: Path, program: bytes) -> dict[str, Any]:
     write_atomic(directory / name, content)
     return {
         "base_initramfs": name,
-        "base_initramfs_sha256": hashlib.sha256(content).hexdigest(),
         "guest_program_sha256": digest,
     }
 
@@ -207,7 +204,7 @@ def _describe(
         architecture=platform.machine(),
         source=built.source,
         recipe_digest=digest,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=utc_now(),
         vmlinux=VMLINUX,
         vmlinux_sha256=vmlinux_sha256,
         boot_modules=built.boot_modules,

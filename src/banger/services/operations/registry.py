@@ -10,17 +10,17 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextvars import copy_context
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from banger.api.events import DetailEvent, Event, SnapshotEvent, StageEvent
+from banger.base.clock import utc_now
 from banger.base.log import operation_id
 from banger.base.problem import Code, Outcome, Problem, not_found
 from banger.base.progress import Progress
 from banger.model.operation import Operation, OperationState
 from banger.model.vm import Stage
-from banger.services.operations.events import DetailEvent, Event, SnapshotEvent, StageEvent
 from banger.store.contract import OperationRepository
 
 KEPT_OPERATIONS = 200
@@ -30,10 +30,6 @@ _MAX_UNSAVED = 64
 log = logging.getLogger(__name__)
 
 Work = Callable[[Progress], Awaitable[Any]]
-
-
-def read_utc() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _Watcher:
@@ -200,7 +196,7 @@ class Operations:
         repository: OperationRepository,
         *,
         monotonic: Callable[[], float] = time.monotonic,
-        now: Callable[[], str] = read_utc,
+        now: Callable[[], str] = utc_now,
         keep: int = KEPT_OPERATIONS,
     ) -> None:
         self._repository = repository

@@ -7,7 +7,6 @@ announces is done, so that whoever comes after a crash knows what to look for.
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -136,9 +135,11 @@ class Lifecycle:
         if live is None:
             return await self.kill(vm)
         with stage(progress, "power off"):
-            with suppress(Problem, TimeoutError):
+            try:
                 async with asyncio.timeout(min(_AGENT_ANSWER_S, deadline_s)):
                     await live.agent.power_off(grace_s=deadline_s / 2)
+            except (Problem, TimeoutError) as error:
+                _log.info("the agent did not take the power-off", extra={"vm": vm.id, "why": repr(error)})
             await live.vmm.stop(live.handle, deadline_s=deadline_s)
             await live.agent.link.aclose()
         return self._rest(vm)
@@ -150,6 +151,8 @@ class Lifecycle:
             await live.agent.link.aclose()
         elif vm.runtime is not None:
             await self._around.backends.by_name(vm.runtime.backend).kill(_handle(vm.runtime))
+        elif vm.state is VmState.STARTING:
+            await (await self._around.backends.choose()).evict(self._layout(vm).place)
         elif vm.state not in LIVE:
             return vm
         return self._rest(vm, error=error)

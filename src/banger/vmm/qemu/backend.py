@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 from collections import OrderedDict
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from banger.base.problem import Code, Outcome, Problem
@@ -29,6 +29,7 @@ from banger.vmm.qemu.tsc import TscClock
 
 _GREETING_S = 30.0  # building the machine takes 50 ms; a loaded host may take its time
 _ADOPT_S = 5.0
+_EVICT_S = 5.0
 _KILL_S = 10.0
 _STREAM_LIMIT_BYTES = 256 * 1024
 _REMEMBERED_EXITS = 256
@@ -161,6 +162,18 @@ class QemuVmm:
                 hint=f"ps -o pid,stat,wchan,args {handle.pid}",
                 outcome=Outcome.UNKNOWN,
             ) from error
+
+    async def evict(self, place: Place) -> None:
+        """By its monitor: the socket's name follows from the place."""
+        sockets = (agent_socket_path(place), control_socket_path(place))
+        with suppress(OSError, TimeoutError, Problem):
+            async with asyncio.timeout(_EVICT_S):
+                monitor = await Monitor.connect(sockets[1])
+                try:
+                    await monitor.execute("quit")
+                finally:
+                    await monitor.close()
+        remove_sockets(sockets)
 
     async def adopt(self, handle: Handle) -> Liveness:
         guest = self._find(handle)

@@ -19,7 +19,7 @@ from qemu.qmp import (
     Runstate,
     StateError,
 )
-from qemu.qmp.qmp_client import NegotiationError
+from qemu.qmp.qmp_client import GreetingError, NegotiationError
 
 from banger.base.problem import Code, Outcome, Problem
 
@@ -50,8 +50,8 @@ class Monitor:
             try:
                 await client.connect(path)
             except ConnectError as error:
-                # The library takes an event that slips in before the reply for the reply; QEMU lets us in again.
-                if attempt == _NEGOTIATIONS or not isinstance(error.exc, NegotiationError):
+                # The library takes an event that slips in before greeting or reply for it; QEMU lets us in again.
+                if attempt == _NEGOTIATIONS or not isinstance(error.exc, (GreetingError, NegotiationError)):
                     raise ConnectionError(str(error)) from error
             except BaseException:
                 await _let_go(client)

@@ -1,4 +1,4 @@
-"""What a watcher of an operation is told. The shapes are those on the wire (docs/reference/rpc.md)."""
+"""What a watcher of an operation is told, by the daemon and to the clients (docs/reference/rpc.md)."""
 
 from typing import Literal
 
@@ -24,7 +24,7 @@ class DetailEvent(msgspec.Struct, frozen=True, kw_only=True, tag="detail"):
 
 
 class SnapshotEvent(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
-    """Stands for all events before it: the watcher was too slow to be told each."""
+    """Stands for all events before it: whoever watches was too slow to be told each."""
 
     operation: Operation
 
