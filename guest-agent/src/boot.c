@@ -139,6 +139,17 @@ static void mount_work_and_modules(int uevents) {
         disk_mount(device, target, MS_RDONLY);
 }
 
+// systemd-tmpfiles empties /tmp (tmp.conf: D) seconds after the agent has taken its first command, and with it what that command keeps there.
+static void spare_tmp(void) {
+    static const char rule[] = "q /tmp 1777 root root 10d\n";
+    mkdir("/run/tmpfiles.d", 0755);
+    int fd = open("/run/tmpfiles.d/tmp.conf", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0 || write(fd, rule, sizeof rule - 1) < 0)
+        log_error("/run/tmpfiles.d/tmp.conf: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
 // All of it stays as it is when systemd or OpenRC find it: both look before they mount. cgroup2 is not among it: systemd chooses that itself.
 static void mount_runtime(void) {
     mount_or_log("tmpfs", "/run", MS_NOSUID | MS_NODEV | MS_STRICTATIME, "mode=0755");
@@ -149,6 +160,7 @@ static void mount_runtime(void) {
     for (int i = 0; i < 4; i++)
         if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
             log_error("%s: %s", links[i][1], strerror(errno));
+    spare_tmp();
 }
 
 // Busybox as /sbin/init without OpenRC or an rcS is what a container's Alpine has: it would only start getty on terminals that are not there.

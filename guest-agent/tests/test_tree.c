@@ -16,6 +16,7 @@ static uint8_t archive[ARCHIVE_MAX];
 static size_t archive_size;
 static struct failure failure;
 static struct tree_totals totals;
+static bool keep_owners;
 
 static int fresh_directory(const char *name) {
     char command[128];
@@ -31,7 +32,7 @@ static int unpack(int directory) {
     CHECK(write(fd, archive, archive_size) == (ssize_t)archive_size);
     lseek(fd, 0, SEEK_SET);
     failure = (struct failure){0};
-    int result = tree_unpack(fd, directory, false, &totals, &failure);
+    int result = tree_unpack(fd, directory, keep_owners, &totals, &failure);
     close(fd);
     CHECK((result == 0) == (failure.code == 0));
     return result;
@@ -45,7 +46,7 @@ static void add(char type, const char *name, const char *target, const char *con
     unsigned sum = 0;
     strncpy(header.name, name, sizeof header.name);
     strncpy(header.target, target ? target : "", sizeof header.target);
-    put_number(header.mode, sizeof header.mode, 0755);
+    put_number(header.mode, sizeof header.mode, 07755);
     put_number(header.uid, sizeof header.uid, 0);
     put_number(header.gid, sizeof header.gid, 0);
     put_number(header.size, sizeof header.size, size);
@@ -87,7 +88,7 @@ static void a_tree_survives_the_round_trip(void) {
     CHECK(tree_pack(fileno(file), "from", NULL, 0, &failure) == 0);
     lseek(fileno(file), 0, SEEK_SET);
     int directory = fresh_directory("into");
-    CHECK(tree_unpack(fileno(file), directory, false, &totals, &failure) == 0);
+    CHECK(tree_unpack(fileno(file), directory, true, &totals, &failure) == 0);
     CHECK(totals.entries == 10 && totals.bytes == 300000 + 5);
     close(directory);
     fclose(file);
@@ -161,13 +162,49 @@ static void pax_names_obey_the_same_rules(void) {
     add(TAR_GNU_LONG_NAME, "long", NULL, "../evil");
     add(TAR_FILE, "innocent", NULL, "x");
     CHECK(unpack_fresh() == FAILURE_UNSAFE_PATH);
-    static const char *const records[] = {"16 path=x", "999 path=x\n", "x path=y\n", "3 =\n", "12 size=abc\n", "0 path=x\n", "22 GNU.sparse.major=1\n"};
+    static const char *const records[] = {"16 path=x", "999 path=x\n", "x path=y\n", "3 =\n", "12 size=abc\n", "0 path=x\n", "22 GNU.sparse.major=1\n", "13 size=-512\n"};
     for (size_t i = 0; i < sizeof records / sizeof *records; i++) {
         start();
         add(TAR_PAX, "pax", NULL, records[i]);
         add(TAR_FILE, "innocent", NULL, "x");
         CHECK(unpack_fresh() == FAILURE_BAD_REQUEST);
     }
+}
+
+static void a_negative_size_is_refused(void) {
+    start();
+    add(TAR_FILE, "f", NULL, NULL);
+    struct tar_header *header = (struct tar_header *)archive;
+    memset(header->size, 0xff, sizeof header->size);
+    unsigned sum = 0;
+    memset(header->checksum, ' ', sizeof header->checksum);
+    for (size_t i = 0; i < TAR_BLOCK; i++)
+        sum += archive[i];
+    snprintf(header->checksum, sizeof header->checksum, "%06o", sum);
+    CHECK(unpack_fresh() == FAILURE_BAD_REQUEST);
+}
+
+static void without_owners_there_are_no_devices_and_no_borrowed_rights(void) {
+    const char devices[] = {TAR_CHARACTER, TAR_BLOCK_DEVICE};
+    struct stat status;
+    for (size_t i = 0; i < sizeof devices; i++) {
+        start();
+        add(devices[i], "device", NULL, NULL);
+        CHECK(unpack_fresh() == FAILURE_UNSAFE_PATH);
+        CHECK(lstat("into/device", &status) < 0);
+    }
+    for (int kept = 0; kept < 2; kept++) {
+        keep_owners = kept;
+        start();
+        add(TAR_FILE, "file", NULL, "x");
+        add(TAR_DIRECTORY, "dir", NULL, NULL);
+        add(TAR_FIFO, "fifo", NULL, NULL);
+        CHECK(unpack_fresh() == 0);
+        CHECK(lstat("into/file", &status) == 0 && (status.st_mode & 07777) == (kept ? 07755 : 01755));
+        CHECK(lstat("into/dir", &status) == 0 && (status.st_mode & 07777) == (kept ? 07755 : 01755));
+        CHECK(lstat("into/fifo", &status) == 0 && (status.st_mode & 06000 & ~(kept ? 06000u : 0)) == 0);
+    }
+    keep_owners = false;
 }
 
 static void a_cut_archive_fails_wherever_it_is_cut(void) {
@@ -234,6 +271,8 @@ int main(int argc, char **argv) {
     RUN(a_file_replaces_a_link_and_is_not_written_through_it);
     RUN(hard_links_obey_the_same_rules);
     RUN(pax_names_obey_the_same_rules);
+    RUN(a_negative_size_is_refused);
+    RUN(without_owners_there_are_no_devices_and_no_borrowed_rights);
     RUN(a_cut_archive_fails_wherever_it_is_cut);
     RUN(mutated_archives_stay_inside);
     return 0;

@@ -16,6 +16,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def defuse(text: str) -> str:
+    """A guest's text without what could drive the reader's terminal: tabs and line ends stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def note(text: str) -> None:
     """A remark for people, on stderr, after what is on stdout so far."""
     sys.stdout.flush()

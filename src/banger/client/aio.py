@@ -6,7 +6,9 @@ cancellation, or out of its block) closes its connection, and the daemon cancels
 
 import asyncio
 import json
+import os
 import select
+import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +21,7 @@ from banger.api.events import Event
 from banger.api.method import MAX_LINE_BYTES, Request
 from banger.api.vm import VmExec
 from banger.base.paths import find_paths
-from banger.base.problem import unavailable
+from banger.base.problem import Code, Outcome, Problem, unavailable
 from banger.client import launch
 from banger.client.replies import (
     CompletedCommand,
@@ -41,6 +43,7 @@ OnEvent = Callable[[Event], None]
 
 _MAX_IDLE = 4
 _HEADER = struct.Struct(">BI")
+_UCRED = struct.Struct("iII")  # unix(7)
 
 
 class Output(NamedTuple):
@@ -283,16 +286,30 @@ async def _feed(command: Command, stdin: bytes) -> None:
 
 async def _connect(path: str | None) -> _Connection:
     try:
-        return _Connection(
-            *await asyncio.open_unix_connection(path or find_paths().socket, limit=MAX_LINE_BYTES)
-        )
+        return await _open(path or find_paths().socket)
     except OSError as error:
         if path is not None:
             raise unavailable(f"no daemon listens at {path}", hint="banger daemon start") from error
     try:
         await asyncio.to_thread(launch.start_daemon)
-        return _Connection(*await asyncio.open_unix_connection(find_paths().socket, limit=MAX_LINE_BYTES))
+        return await _open(find_paths().socket)
     except Failure as failure:
         raise name_problem(failure.as_data()) from failure
     except OSError as error:
         raise unavailable("the daemon does not listen", hint="banger daemon status") from error
+
+
+async def _open(path: str) -> _Connection:
+    """Connects, and refuses a listener that is somebody else's before a byte is sent to it."""
+    reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES)
+    connected = writer.get_extra_info("socket")
+    _, uid, _ = _UCRED.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    if uid not in (os.getuid(), 0):
+        writer.transport.abort()
+        raise Problem(
+            Code.UNAUTHORIZED,
+            f"the daemon at {path} runs as uid {uid}, not as you",
+            hint="banger doctor",
+            outcome=Outcome.NOT_STARTED,
+        )
+    return _Connection(reader, writer)

@@ -1,8 +1,9 @@
 """One conversation inside a link: its windows, what waits to be read, and how it ended.
 
-Owns no task and no socket. The link's reader hands frames in with the `take_` methods, which never wait;
-callers wait in `read`, `write` and the `wait_` methods. Invariants: what is buffered never exceeds the
-windows granted, and more is granted only when a consumer has taken bytes. The same class serves either side.
+Owns no socket, and a task only while controls wait for it. The link's reader hands frames in with the `take_`
+methods, which never wait; callers wait in `read`, `write` and the `wait_` methods. Invariants: what is buffered
+never exceeds the windows granted, and more is granted only when a consumer has taken bytes. The same class
+serves either side.
 """
 
 import asyncio
@@ -28,6 +29,9 @@ from banger.guest.frames import (
 
 _TURN_BYTES = 4 * MAX_PAYLOAD_BYTES  # what one channel sends before the next one's turn
 _GRANT_BYTES = WINDOW_BYTES // 4  # consumed bytes are granted again in pieces of this size
+_CONTROL_SIGNAL = 1
+_BACKLOG_BYTES = 65536  # with that much unsent, controls wait
+_MAX_CONTROLS = 65  # every signal and a resize
 _MAX_CHUNKS = 1024  # beyond it small chunks are merged, so that the buffer's overhead is bounded too
 
 
@@ -64,6 +68,10 @@ class Outbox:
         """Sends a small frame without waiting. Silent after the connection's end: the reader tells of it."""
         if self._is_open:
             self._writer.write(encode_frame(frame_type, stream, channel, payload))
+
+    @property
+    def is_full(self) -> bool:
+        return self._is_open and self._writer.transport.get_write_buffer_size() >= _BACKLOG_BYTES
 
     async def settle(self) -> None:
         """Waits until the socket takes more. A broken connection is the reader's to report."""
@@ -117,6 +125,8 @@ class Channel:
         self._chunks: deque[_Chunk] = deque()
         self._buffered = 0
         self._waiters: set[asyncio.Future[None]] = set()
+        self._controls: dict[object, bytes] = {}  # those that wait for the socket, oldest first
+        self._settling: asyncio.Task[None] | None = None
 
     @property
     def buffered_bytes(self) -> int:
@@ -187,6 +197,7 @@ class Channel:
     def abandon(self) -> None:
         """Nobody reads this channel any more."""
         self._chunks.clear()
+        self._controls.clear()
         self._buffered = 0
 
     # What callers wait for.
@@ -238,8 +249,27 @@ class Channel:
             self._outbox.post(FrameType.EOF, stream, self.number)
 
     def post_control(self, code: int, fields: Iterable[tuple[int, FieldValue]]) -> None:
+        """Never waits. On a full socket controls are kept: each signal once, of all others the newest."""
+        if self.is_over:
+            return
+        payload = encode_u16(code) + encode_fields(fields)
+        if self._settling is None and not self._outbox.is_full:
+            self._outbox.post(FrameType.CONTROL, 0, self.number, payload)
+            return
+        key: object = payload if code == _CONTROL_SIGNAL else code
+        self._controls.pop(key, None)
+        if len(self._controls) < _MAX_CONTROLS:
+            self._controls[key] = payload
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._outbox.settle(), name="controls for a guest")
+            self._settling.add_done_callback(self._post_kept_controls)
+
+    def _post_kept_controls(self, _: object) -> None:
+        self._settling = None
+        controls, self._controls = self._controls, {}
         if not self.is_over:
-            self._outbox.post(FrameType.CONTROL, 0, self.number, encode_u16(code) + encode_fields(fields))
+            for payload in controls.values():
+                self._outbox.post(FrameType.CONTROL, 0, self.number, payload)
 
     def send_window(self, stream: int) -> int:
         return 0 if self.is_over else self._send_window[stream]

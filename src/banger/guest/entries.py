@@ -4,6 +4,7 @@ Text that names files keeps undecodable bytes as surrogates (`os.fsencode` bring
 """
 
 import ipaddress
+import re
 import struct
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ _PROTOCOLS = {6: "tcp", 17: "udp"}
 _ADDRESS_BYTES = {4: 4, 6: 16}
 _LENGTH = struct.Struct("<I")
 _MAX_ENTRY_BYTES = 65536
+_MAX_WORD = 64
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Health(NamedTuple):
@@ -51,12 +54,12 @@ class Listener(NamedTuple):
 def parse_health(fields: Fields) -> Health:
     return Health(
         need_number(fields, 1),
-        need_text(fields, 2),
+        clean_boot_id(need_bytes(fields, 2)),
         need_number(fields, 3) / 100,
         need_number(fields, 4),
         need_number(fields, 5),
         need_number(fields, 6),
-        need_text(fields, 7),
+        clean_word(need_bytes(fields, 7)),
     )
 
 
@@ -172,3 +175,14 @@ def need_bytes(fields: Fields, tag: int) -> bytes:
     if value is None:
         raise MalformedFrame(f"field {tag} is missing")
     return value
+
+
+def clean_word(untrusted: bytes) -> str:
+    """What a guest calls something, fit to be shown and kept: printable, not long."""
+    return "".join(c for c in untrusted.decode("utf-8", "replace") if c.isprintable())[:_MAX_WORD]
+
+
+def clean_boot_id(untrusted: bytes) -> str:
+    """The kernel's boot id, or "" for anything of another form."""
+    text = untrusted.decode("ascii", "replace")
+    return text if _UUID.fullmatch(text) else ""

@@ -90,6 +90,8 @@ def describe_error(number: int) -> str:
     """`no such file or directory`, in words, without the number where there are words."""
     if number in _OWN:
         return _OWN[number][1]
+    if number not in errno.errorcode:
+        return f"error {number}"  # and strerror raises for what is no C int
     text = os.strerror(number)
     return text[:1].lower() + text[1:]
 

@@ -15,11 +15,14 @@ from typing import NamedTuple
 
 from banger.base.problem import Code, Outcome, Problem, bad_request, unavailable
 from banger.guest.channel import Channel, End, Outbox, repeat_problem
+from banger.guest.entries import clean_boot_id, clean_word
 from banger.guest.frames import (
     FLUSH,
+    HEADER_BYTES,
     MAGIC,
     MAX_PAYLOAD_BYTES,
     NONCE_BYTES,
+    WINDOW_BYTES,
     Fields,
     FieldValue,
     Frame,
@@ -39,10 +42,16 @@ from banger.guest.frames import (
 _log = logging.getLogger(__name__)
 _READ_BYTES = 262144
 _MAX_CHANNEL = 2**32 - 1
+_MAX_STAGES = 64
+_TURN_FRAMES = 256  # handled before everybody else's turn, about half a millisecond of small ones
+_LATE_BYTES = 8 * WINDOW_BYTES  # of a closed channel: both its windows, in frames that may be small
 
 
 class Welcome(NamedTuple):
-    """What the guest says when it is ready. `stages` are microseconds of the guest's uptime, in its order."""
+    """What the guest says when it is ready: words that can be shown, a boot id that is one or "".
+
+    `stages` are microseconds of the guest's uptime, in its order.
+    """
 
     agent_version: str
     boot_id: str
@@ -53,16 +62,16 @@ class Welcome(NamedTuple):
 
 def parse_welcome(fields: Fields) -> Welcome:
     stages: dict[str, int] = {}
-    for encoded in fields.find_all(5):
+    for encoded in fields.find_all(5)[:_MAX_STAGES]:
         name, separator, number = encoded.partition(b"\0")
         if not separator:
             raise MalformedFrame("a boot stage has no name")
-        stages[name.decode("utf-8", "replace")] = decode_u64(number)
+        stages[clean_word(name)] = decode_u64(number)
     return Welcome(
-        fields.find_text(1) or "",
-        fields.find_text(2) or "",
+        clean_word(fields.find(1) or b""),
+        clean_boot_id(fields.find(2) or b""),
         fields.find_number(3) or 0,
-        fields.find_text(4) or "",
+        clean_word(fields.find(4) or b""),
         stages,
     )
 
@@ -76,6 +85,7 @@ class Link:
         self._outbox = outbox
         self._parser = FrameParser(rest)
         self._channels: dict[int, Channel] = {}
+        self._late: dict[int, int] = {}  # by number of a channel closed before its END: what may still come
         self._last_number = 0
         self._failure: Problem | None = None
         self._task = asyncio.create_task(self._run_reader(), name="guest link reader")
@@ -151,6 +161,7 @@ class Link:
         finally:
             if not channel.is_over:
                 self._outbox.post(FrameType.CLOSE, 0, channel.number)
+                self._late[channel.number] = _LATE_BYTES
             channel.abandon()
             self._channels.pop(channel.number, None)
 
@@ -158,7 +169,7 @@ class Link:
         """Numbers count up, so that late frames of a closed channel meet no other channel for a long time."""
         while True:
             self._last_number = self._last_number % _MAX_CHANNEL + 1
-            if self._last_number not in self._channels:
+            if self._last_number not in self._channels and self._last_number not in self._late:
                 return self._last_number
 
     async def _run_reader(self) -> None:
@@ -178,9 +189,13 @@ class Link:
 
     async def _read_frames(self) -> None:
         parser = self._parser
+        handled = 0
         while True:
             while (frame := parser.next_frame()) is not None:
                 self._dispatch(frame)
+                handled += 1
+                if handled % _TURN_FRAMES == 0:
+                    await asyncio.sleep(0)
             data = await self._reader.read(_READ_BYTES)
             if not data:
                 return
@@ -188,15 +203,13 @@ class Link:
 
     def _dispatch(self, frame: Frame) -> None:
         channel = self._channels.get(frame.channel)
-        if frame.type == FrameType.DATA:
-            if channel is not None and channel.end is None:
-                channel.take_data(frame.stream, frame.payload)
-            return
         if frame.type not in _FROM_GUEST:
             raise MalformedFrame(f"a guest does not send frames of type {frame.type}")
         if channel is None or channel.end is not None:
-            return  # it crossed our CLOSE
-        if frame.type == FrameType.WINDOW:
+            self._drop_late(frame)
+        elif frame.type == FrameType.DATA:
+            channel.take_data(frame.stream, frame.payload)
+        elif frame.type == FrameType.WINDOW:
             channel.take_window(frame.stream, decode_u32(frame.payload)[0])
         elif frame.type == FrameType.EOF:
             channel.take_eof(frame.stream)
@@ -205,6 +218,19 @@ class Link:
         else:
             error, rest = decode_u32(frame.payload)
             channel.take_end(End(error, decode_fields(rest)))
+
+    def _drop_late(self, frame: Frame) -> None:
+        """Frames that crossed our CLOSE, up to the END that answers it. Nothing comes after an END."""
+        left = self._late.get(frame.channel)
+        if left is None:
+            raise MalformedFrame(f"channel {frame.channel} is not open")
+        left -= HEADER_BYTES + len(frame.payload)
+        if left < 0:
+            raise MalformedFrame(f"channel {frame.channel} goes on after it was closed")
+        if frame.type == FrameType.END:
+            del self._late[frame.channel]
+        else:
+            self._late[frame.channel] = left
 
     def _end(self, brief: str, detail: str | None = None) -> None:
         if self._failure is not None:
@@ -215,7 +241,7 @@ class Link:
             channel.fail(self._failure)
 
 
-_FROM_GUEST = frozenset((FrameType.STARTED, FrameType.EOF, FrameType.WINDOW, FrameType.END))
+_FROM_GUEST = frozenset((FrameType.STARTED, FrameType.DATA, FrameType.EOF, FrameType.WINDOW, FrameType.END))
 
 
 async def _read_welcome(reader: asyncio.StreamReader, nonce: bytes) -> tuple[Welcome, bytes]:

@@ -6,6 +6,7 @@ made, because importing it takes longer than most commands.
 """
 
 import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,8 +68,8 @@ def render_known_host(addresses: tuple[str, ...], public: str, *, port: int = _S
 
 
 def _create_once(path: Path, private: bytes) -> None:
-    """Links the written file into place, which fails when another process was first: then its key counts."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    """Links the written file into place, which fails when another thread or process was first: then its key counts."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     write_atomic(temporary, private, mode=0o600)
     try:
         os.link(temporary, path)

@@ -6,32 +6,25 @@ links, archives that are cut short. Left out: device nodes and what is below /de
 """
 
 import fnmatch
-import gzip
 import io
-import lzma
 import tarfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-import zstandard
-
 from banger.base.problem import Code, Outcome, Problem, bad_request
 from banger.base.progress import Progress
 from banger.base.units import render_size
+from banger.images.tar_input import DAMAGE, Input, open_archive, too_large
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_XZ_MAGIC = b"\xfd7zXZ\0"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_ZSTD_WINDOW_BYTES = 128 * 1024**2  # what `zstd --long` needs, the most it unpacks unasked
 _TOLD_EVERY_BYTES = 64 * 1024**2
 _KEPT_XATTRS = ("SCHILY.xattr.security.capability", "SCHILY.xattr.user.")
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
 _OS_RELEASE_LIMIT = 64 * 1024
-_DAMAGE = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+_MAX_ENTRIES = 2_000_000
+_MAX_NAME = 4095  # Linux's PATH_MAX without its NUL
+_NAMES_LIMIT = 256 * 1024**2  # characters of all names: they are remembered until the end
 
 
 class AddedFile(NamedTuple):
@@ -76,19 +69,6 @@ class Copied(NamedTuple):
     os_release: dict[str, str]
 
 
-class _StrictHeader(tarfile.TarInfo):
-    """Python's tarfile takes a damaged header in mid-archive, or a missing end, for the end: not here."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictHeader":
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two blocks of zeros
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
-
-
 def copy_archive(
     source: Path, target: IO[bytes], edit: TreeEdit, progress: Progress, *, limit_bytes: int
 ) -> Copied:
@@ -98,12 +78,12 @@ def copy_archive(
     cannot fill the disk.
     """
     try:
-        with _open_archive(source) as reader:
+        with open_archive(source, limit_bytes=limit_bytes) as reader:
             writer = _Writer(target, edit, progress, limit_bytes)
             for entry in reader:
                 writer.add(entry, reader)
             return writer.finish()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise bad_request(
             f"{source} is not a whole tar archive: {str(error) or type(error).__name__}",
             hint="give a tar file, plain or compressed with gzip, xz or zstd",
@@ -119,30 +99,6 @@ def copy_archive(
         raise bad_request(f"{source} cannot be read: {error.strerror}") from error
 
 
-@contextmanager
-def _open_archive(source: Path) -> Iterator[tarfile.TarFile]:
-    """Told by the first bytes, not by the name. (tarfile's own `r|*` recurses without end on a short file.)"""
-    with source.open("rb") as file, ExitStack() as stack:
-        head = file.read(6)
-        file.seek(0)
-        content: object = file
-        if head.startswith(_GZIP_MAGIC):
-            content = stack.enter_context(gzip.GzipFile(fileobj=file))
-        elif head.startswith(_XZ_MAGIC):
-            content = stack.enter_context(lzma.LZMAFile(file))
-        elif head.startswith(_ZSTD_MAGIC):
-            unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-            content = stack.enter_context(unpacker.stream_reader(file, read_across_frames=True))
-        with tarfile.open(
-            fileobj=cast("IO[bytes]", content),
-            mode="r|",
-            tarinfo=_StrictHeader,
-            encoding="utf-8",
-            errors="surrogateescape",
-        ) as archive:
-            yield archive
-
-
 def normalise_name(untrusted_name: str) -> str:
     """The entry's name relative to the root, "" for the root itself. Refuses what leaves it."""
     if untrusted_name.startswith("/") or "\0" in untrusted_name:
@@ -150,6 +106,8 @@ def normalise_name(untrusted_name: str) -> str:
     parts = [part for part in untrusted_name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise _unsafe(untrusted_name, "leaves the root")
+    if len(untrusted_name) > _MAX_NAME:
+        raise _unsafe(f"{untrusted_name[:40]}…", "has too long a name")
     return "/".join(parts)
 
 
@@ -188,14 +146,17 @@ class _Writer:
         self._progress = progress
         self._limit_bytes = limit_bytes
         self._kinds: dict[str, bytes] = {}
+        self._names_size = 0
+        self._seen = 0
         self._entries = 0
         self._size_bytes = 0
         self._told_bytes = 0
         self._os_release: dict[str, str] = {}
 
-    def add(self, entry: tarfile.TarInfo, reader: tarfile.TarFile) -> None:
+    def add(self, entry: tarfile.TarInfo, reader: Input) -> None:
         """Checks one entry and passes it on, unless it is to be left out."""
         name = normalise_name(entry.name)
+        self._count(name)
         clean = tarfile.TarInfo(name or ".")
         clean.mode, clean.uid, clean.gid, clean.mtime = entry.mode & 0o7777, entry.uid, entry.gid, entry.mtime
         clean.pax_headers = {k: v for k, v in entry.pax_headers.items() if k.startswith(_KEPT_XATTRS)}
@@ -214,6 +175,12 @@ class _Writer:
             raise _unsafe(name, f"has the unknown type {entry.type!r}")
         self._put(clean)
 
+    def _count(self, name: str) -> None:
+        self._seen += 1
+        self._names_size += len(name)
+        if self._seen > _MAX_ENTRIES or self._names_size > _NAMES_LIMIT:
+            raise bad_request(f"the archive has more than {_MAX_ENTRIES} entries, or too long names")
+
     def _check_place(self, name: str, kind: bytes) -> None:
         """No parent may be anything but a directory, and no name may change what it is."""
         parent = name.rpartition("/")[0]
@@ -221,9 +188,9 @@ class _Writer:
             if self._kinds.get(parent, tarfile.DIRTYPE) != tarfile.DIRTYPE:
                 raise _unsafe(name, f"goes through {parent!r}, which is no directory")
             parent = parent.rpartition("/")[0]
+        if kind != tarfile.DIRTYPE and (not name or name in MOUNT_POINTS):
+            raise _unsafe(name or ".", "is no directory")
         if not name:
-            if kind != tarfile.DIRTYPE:
-                raise _unsafe(".", "is no directory")
             return
         if self._kinds.setdefault(name, kind) != kind:
             raise _unsafe(name, "comes twice, as different things")
@@ -236,16 +203,12 @@ class _Writer:
             raise _unsafe(name, f"is a hard link to {untrusted_target!r}, which is left out")
         return target
 
-    def _add_file(self, clean: tarfile.TarInfo, entry: tarfile.TarInfo, reader: tarfile.TarFile) -> None:
+    def _add_file(self, clean: tarfile.TarInfo, entry: tarfile.TarInfo, reader: Input) -> None:
         clean.size = entry.size
         self._size_bytes += entry.size
         if self._size_bytes > self._limit_bytes:
-            raise bad_request(
-                f"the archive's files take more than {render_size(self._limit_bytes)}",
-                hint="give the image a larger --size",
-            )
-        content = reader.extractfile(entry)
-        assert content is not None
+            raise too_large(self._limit_bytes)
+        content = reader.open(entry)
         if clean.name in _OS_RELEASE and entry.size <= _OS_RELEASE_LIMIT:
             data = content.read()
             self._os_release = self._os_release or parse_os_release(data.decode("utf-8", "replace"))
@@ -258,6 +221,7 @@ class _Writer:
 
     def _put(self, entry: tarfile.TarInfo, content: IO[bytes] | None = None) -> None:
         self._tar.addfile(entry, content)
+        self._tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
         self._entries += 1
 
     def finish(self) -> Copied:
@@ -296,10 +260,10 @@ class _Writer:
 
 
 def parse_os_release(text: str) -> dict[str, str]:
-    """os-release(5) as a mapping; quotes taken off, odd lines left out."""
+    """os-release(5) as a mapping; quotes and control characters taken off, odd lines left out."""
     values = {}
     for line in text.splitlines():
         key, separator, value = line.strip().partition("=")
         if separator and key.replace("_", "").isalnum():
-            values[key] = value.strip("\"'")
+            values[key] = "".join(c for c in value if c.isprintable()).strip("\"'")
     return values

@@ -4,7 +4,9 @@ Owns no state. A tree made with a prefix belongs, seen from outside, to ids that
 the same prefix can read or remove all of it.
 """
 
+import asyncio
 import os
+import shutil
 from pathlib import Path
 
 from banger.base.problem import unavailable
@@ -45,14 +47,22 @@ async def _find_namespace(*, subordinate: bool) -> Argv | None:
     unshare, true = find_tool("unshare"), find_tool("true")
     if unshare is None or true is None:
         return None
-    prefix = plan_namespace(str(unshare), subordinate=subordinate)
-    # Sysctls and security modules forbid namespaces in many ways: try it.
-    answer = await run_tool((*prefix, "/bin/sh", "-c", "echo yes"), timeout_s=_PROBE_TIMEOUT_S, check=False)
-    return prefix if answer == b"yes\n" else None
+    # Sysctls and security modules forbid namespaces in many ways: try it. The plain one first: where it is
+    # forbidden, --map-auto (util-linux 2.38) leaves a helper behind that waits for ever and holds our pipes.
+    prefix: Argv = ()
+    for ids in (False, True) if subordinate else (False,):
+        prefix = plan_namespace(str(unshare), subordinate=ids)
+        answer = await run_tool(
+            (*prefix, "/bin/sh", "-c", "echo yes"), timeout_s=_PROBE_TIMEOUT_S, check=False
+        )
+        if answer != b"yes\n":
+            return None
+    return prefix
 
 
 async def remove_owned_tree(path: Path) -> None:
     """Removes a tree of ours, whoever its files belong to. Silent when it is gone already."""
+    await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
     if not path.exists():
         return
     prefix = await get_root_prefix()

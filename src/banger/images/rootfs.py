@@ -6,16 +6,18 @@ prefix that may own it (ownership.py).
 
 import asyncio
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from banger.base.problem import bad_request
 from banger.base.process import Argv, get_tool, start_process
 from banger.base.progress import Progress, stage
 from banger.images import ext4
 from banger.images.archive import Copied, TreeEdit, copy_archive
 from banger.images.ownership import get_root_prefix, remove_owned_tree
-from banger.images.tools import render_problem
+from banger.images.tools import render_problem, run_tool
 
 ROOTFS = "rootfs.ext4"
 WORK_SEED = "work-seed.ext4"
@@ -24,6 +26,7 @@ WORK_SEED_BYTES = 8 * 1024**3
 _ROOT_JOURNAL_MIB = 16
 _WORK_JOURNAL_MIB = 32
 _UNPACK_TIMEOUT_S = 1800.0
+_LOOK_TIMEOUT_S = 30.0
 
 
 class BuiltImage(NamedTuple):
@@ -46,6 +49,7 @@ async def build_disks(
             copied = await unpack_archive(
                 archive, tree, edit, progress, prefix=prefix, limit_bytes=size_bytes * 9 // 10
             )
+            await check_directory(tree / "root", prefix=prefix)
             progress.tell(f"{copied.entries} entries")
         with stage(progress, "make file systems"):
             root = ext4.plan_disk(
@@ -66,6 +70,19 @@ async def build_disks(
     finally:
         await asyncio.shield(remove_owned_tree(tree))
     return copied
+
+
+async def check_directory(path: Path, *, prefix: Argv) -> None:
+    """Refuses a tree in which this is no directory of its own: mke2fs follows a link that is named to it.
+
+    Only who owns the tree can surely look into it, hence a tool under the prefix.
+    """
+    argv = (*prefix, get_tool("stat", package="coreutils"), "--format=%f", "--", str(path))
+    mode = await run_tool(argv, timeout_s=_LOOK_TIMEOUT_S, check=False)
+    if not mode or not stat.S_ISDIR(int(mode, 16)):
+        raise bad_request(
+            f"/{path.name} of the archive is no directory", hint="make the archive with: tar -C ROOT -c ."
+        )
 
 
 def plan_unpack(tar: str, tree: Path) -> Argv:

@@ -120,7 +120,11 @@ class Shelf(Generic[M]):
         for file, size_bytes in manifest.files.items():
             self._check_size(name, directory / file, size_bytes)
         stored = Stored(manifest, directory)
-        if damage := self._find_damage(stored):
+        try:
+            damage = self._find_damage(stored)
+        except OSError as error:
+            raise self._damaged(name, f"its files cannot be read: {error.strerror}") from error
+        if damage is not None:
             raise self._damaged(name, damage)
         return stored
 

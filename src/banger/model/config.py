@@ -94,8 +94,8 @@ def _check_qemu_bin(config: Config) -> None:
 
 
 def _check_ssh_key_path(config: Config) -> None:
-    if config.ssh_key_path is not None and not config.ssh_key_path.startswith(("/", "~")):
-        raise bad_request(f"{config.ssh_key_path!r} is neither absolute nor below ~")
+    if config.ssh_key_path is not None and not config.ssh_key_path.startswith(("/", "~/")):
+        raise bad_request(f"{config.ssh_key_path!r} is neither absolute nor below ~/")
 
 
 def _check_size(config: Config, key: str) -> None:
@@ -122,8 +122,8 @@ _CHECKS: dict[str, Callable[[Config], object]] = {
     **{key: partial(_check_size, key=key) for key in _SIZES},
 }
 _EXAMPLES = {
-    "log_level": '"info"',
-    "vmm": '"qemu"',
+    "log_level": '"info", "debug", "warning" or "error"',
+    "vmm": '"auto" or "qemu"',
     "qemu_bin": '"/usr/bin/qemu-system-x86_64"',
     "ssh_key_path": '"~/.ssh/banger"',
     "default_image": f'"{DEFAULT_IMAGE}"',
@@ -164,6 +164,7 @@ def _example(key: str) -> str:
 def _refused(file: str, text: str, key: str, reason: str, hint: str) -> Problem:
     """`key` is looked for where TOML may have it: before `=`, in a header, in an inline table, dotted."""
     pattern = re.compile(rf"(?:^|[\s\[{{,.\"']){re.escape(key)}[\"']?\s*[=\].]")
+    comment = re.compile(r"(?:^|\s)#")
     lines = enumerate(text.splitlines(), 1)
-    line = next((number for number, line in lines if pattern.search(line.split(" #")[0])), 1)
+    line = next((number for number, line in lines if pattern.search(comment.split(line)[0])), 1)
     return bad_request(f"{file}:{line}: {key}: {reason}", hint=hint)

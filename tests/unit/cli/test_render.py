@@ -142,3 +142,9 @@ def test_plain_progress_does_not_repeat_details_quickly():
         plain.event({"type": "detail", "stage": "build", "text": f"{count} %"})
     plain.event(stage("build", "end", 61000.0))
     assert stream.getvalue() == "  0 %\n• build … 1m01s\n"
+
+
+def test_a_guests_text_cannot_drive_the_terminal():
+    from banger.cli.output import defuse
+
+    assert defuse("boot\tok\r\n\x1b]0;title\x07\x9bx") == "boot\tok\ufffd\n\ufffd]0;title\ufffd\ufffdx"

@@ -27,7 +27,7 @@ FLAGS = (
     f"-I{SOURCE_DIR}",
 )
 CODEC = ("frame", "fields")
-TREE = (*CODEC, "tree_tar", "tree_untar", "worker", "channel", "outqueue", "files")
+TREE = (*CODEC, "tree_tar", "tar_reader", "tree_untar", "worker", "channel", "outqueue", "files")
 AGENT = (*TREE, "agent", "mux", "methods", "exec", "ports", "power", "transport", "uevents", "trace")
 PROGRAMS = {
     "test_vectors": CODEC,

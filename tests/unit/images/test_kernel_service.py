@@ -77,7 +77,7 @@ async def test_a_kernel_is_known_when_the_catalog_has_it_or_it_is_here(kernels):
     await kernels.verify_known("small")
     with pytest.raises(Problem) as caught:
         await kernels.verify_known("nothing")
-    assert (caught.value.code, caught.value.hint) == (Code.NOT_FOUND, "banger kernel list")
+    assert (caught.value.code, caught.value.hint) == (Code.NOT_FOUND, "banger kernel list --available")
 
 
 async def test_delete_asks_who_uses_it(kernels, heard, users):

@@ -28,6 +28,7 @@ def test_sizes_may_be_written_as_for_the_flags():
         ("qemu_bin = ''", "c.toml:1: qemu_bin"),
         ("ssh_key_path = 'keys/id'", "c.toml:1: ssh_key_path"),
         ("ssh_key_path = ''", "c.toml:1: ssh_key_path"),
+        ("ssh_key_path = '~nobody-there/id'", "c.toml:1: ssh_key_path"),
         ("default_image = '../etc'", "c.toml:1: default_image"),
         ("# default_kernel = 'x'\ndefault_kernel = 'Big One'", "c.toml:2: default_kernel"),
         ("[vm_defaults]\nvcpu = 0", "c.toml:2: vcpu: 0 vCPUs"),

@@ -238,7 +238,14 @@ def test_a_detached_process_outlives_the_interpreter_that_began_it():
         "print(spawn_detached(('/bin/sleep', '30'), cwd=pathlib.Path('/'), output=2).pid)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment)
+    # The child keeps this stderr open: a pipe would make run() wait for its end.
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        env=environment,
+    )
     pid = int(done.stdout)
     assert find_start_time(pid) is not None
     os.kill(pid, 9)

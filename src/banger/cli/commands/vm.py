@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from banger.cli.output import note, print_json
+from banger.cli.output import defuse, note, print_json
 from banger.cli.render.tables import render_size
 from banger.cli.render.vm import render_details
 from banger.cli.work import change_each, run_operation
@@ -52,7 +52,7 @@ def logs(arguments: Arguments) -> int:
         return 0
     if log["truncated"]:
         note("banger: the log is longer; this is its end")
-    text = log["text"]
+    text = defuse(log["text"]) if sys.stdout.isatty() else log["text"]
     sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
     return 0
 

@@ -41,6 +41,19 @@ async def _check_namespace() -> Finding:
         )
     try:
         unshare = get_tool("unshare", package="util-linux")
+    except Problem as problem:
+        return warned("image tools", f"images cannot be built without root: {problem.brief}", problem.hint)
+    try:
+        # Where namespaces are forbidden altogether, --map-auto would hang (util-linux 2.38).
+        await run((unshare, "--map-root-user", "true"), timeout_s=_NAMESPACE_DEADLINE_S, cwd=Path("/"))
+    except Problem as problem:
+        return warned(
+            "image tools",
+            f"images cannot be built without root: {(problem.detail or problem.brief).splitlines()[-1]}",
+            "build as root and copy (docs/how-to/work-offline.md), or let users make user namespaces "
+            "(Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0)",
+        )
+    try:
         await run(
             (unshare, "--map-auto", "--map-root-user", "true"), timeout_s=_NAMESPACE_DEADLINE_S, cwd=Path("/")
         )

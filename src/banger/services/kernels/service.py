@@ -98,8 +98,8 @@ class KernelService:
 
     async def verify_known(self, name: str) -> None:
         """Raises `not_found` for a kernel that is neither here nor in the catalog."""
-        if catalog.find_kernel(name) is None:
-            await self.get(name)
+        if catalog.find_kernel(name) is None and await asyncio.to_thread(self._shelf.find, name) is None:
+            raise not_found(f"there is no kernel {name!r}", hint="banger kernel list --available")
 
     async def delete(self, name: str, progress: Progress) -> None:
         """Removes a kernel that no VM uses. Raises `conflict` naming those that do."""

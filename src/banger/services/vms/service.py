@@ -110,6 +110,8 @@ class VmService:
         name = self._pick_name(request.name)
         spec = preparation.settle_spec(request, around.config, around.host)
         preparation.check_host_room(spec, around.layouts.state, around.host)
+        if request.start:
+            await around.backends.choose()  # refused now, not after minutes of making an image
         image, image_directory = await around.images.ensure(progress, spec.image)
         kernel_name = spec.kernel or image.kernel or around.config.default_kernel
         await around.kernels.ensure(progress, kernel_name)
