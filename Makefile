@@ -83,7 +83,7 @@ $(VENV)/bin/python: | packages-run
 	$(PYTHON) -m venv $(VENV)
 
 $(RUN_STAMP): requirements/runtime.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
-	@echo '• Python packages to run banger' >&2
+	@echo '• Python packages to run banger (about two minutes: a C compiler is among them)' >&2
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/build.txt -r requirements/runtime.txt
 	$(BIN)/python guest-agent/build.py src/banger/guest/bin
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .

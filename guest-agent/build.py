@@ -108,6 +108,7 @@ def build(out_dir: Path, arches: Sequence[str] = ARCHES) -> list[Path]:
         stamp = out_dir / f"{output_name(arch)}.digest"
         if not (output.exists() and stamp.exists() and stamp.read_text().strip() == digest):
             stamp.unlink(missing_ok=True)
+            print(f"• guest program for {arch}", file=sys.stderr)
             _compile(arch, agent_version(digest), output)
             stamp.write_text(f"{digest}\n")
         outputs.append(output)
@@ -120,12 +121,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--arch", action="append", choices=ARCHES, help="default: all")
     options = parser.parse_args(argv)
     try:
-        outputs = build(options.out_dir, options.arch or ARCHES)
+        build(options.out_dir, options.arch or ARCHES)
     except BuildError as problem:
         print(problem, file=sys.stderr)
         return 1
-    for output in outputs:
-        print(f"{output} {output.stat().st_size} bytes")
     return 0
 
 

@@ -14,7 +14,7 @@
 #include "uevents.h"
 
 enum { SLOT_TRANSPORT, SLOT_SIGNALS, SLOT_CHANNELS };
-enum { READ_TURNS = 64, STUFFED_WAIT_US = 20000, PLACE_RETRY_US = 50000, ASK_RETRY_US = 50000, FLUSH_LIMIT_US = 500000, HANGUP_LASTS_US = 50000 };
+enum { READ_TURNS = 64, STUFFED_WAIT_US = 20000, PLACE_RETRY_US = 50000, ASK_RETRY_US = 50000, FLUSH_LIMIT_US = 500000, HANGUP_LASTS_US = 50000, GO_WAIT_MS = 10000 };
 enum { SYNC_LIMIT_US = 30000000 };
 
 enum going_down { STAY_UP, FLUSH_END, SYNC_DISKS, ASK_INIT, WAIT_FOR_INIT };
@@ -260,6 +260,12 @@ noreturn void agent_run(const struct agent_options *options) {
         loop_turn();
     if (options->ready_fd >= 0)
         close(options->ready_fd);
+    // WELCOME travels while PID 1 brings the network up; the first command finds it there.
+    if (options->go_fd >= 0) {
+        struct pollfd go = {.fd = options->go_fd, .events = POLLIN};
+        poll(&go, 1, GO_WAIT_MS);
+        close(options->go_fd);
+    }
     while (!test_is_over())
         loop_turn();
     _exit(0);

@@ -36,6 +36,7 @@ static struct config config;
 static struct stages stages;
 static struct transport transport;
 static enum agent_mode mode;
+static int go_pipe[2] = {-1, -1}; // the agent reads its end; PID 1 holds the other until commands may run
 static char *title; // the memory of argv and the environment, which ps(1) reads
 static size_t title_size;
 
@@ -121,16 +122,20 @@ static void mount_root(int uevents) {
         give_up("cannot switch to the root file system");
 }
 
-static void mount_work_and_modules(int uevents) {
+static void mount_work(int uevents) {
+    char device[128];
+    if (!*config.work)
+        return;
+    mkdir("/root", 0700);
+    // Without it the user's files would go to the wrong disk.
+    if (!disk_find(config.work, uevents, device, sizeof device) || !disk_mount(device, "/root", 0))
+        give_up("no work disk");
+}
+
+static void mount_modules(int uevents) {
     char device[128], target[PATH_MAX];
     struct utsname kernel;
     struct failure failure;
-    if (*config.work) {
-        mkdir("/root", 0700);
-        // Without it the user's files would go to the wrong disk.
-        if (!disk_find(config.work, uevents, device, sizeof device) || !disk_mount(device, "/root", 0))
-            give_up("no work disk");
-    }
     if (!*config.modules)
         return;
     uname(&kernel);
@@ -224,10 +229,12 @@ static pid_t start_agent(void) {
     pid_t pid = fork();
     if (pid == 0) {
         close(ready[0]);
+        if (go_pipe[1] >= 0)
+            close(go_pipe[1]);
         take_title();
         detach_from_console();
         forbid_oom_kill();
-        agent_run(&(struct agent_options){.mode = mode, .transport = &transport, .stages = &stages, .ready_fd = ready[1]});
+        agent_run(&(struct agent_options){.mode = mode, .transport = &transport, .stages = &stages, .ready_fd = ready[1], .go_fd = go_pipe[0]});
     }
     if (pid < 0)
         log_error("fork: %s", strerror(errno));
@@ -256,6 +263,22 @@ static void start_growing(void) {
     _exit(0);
 }
 
+// What the agent's first answer need not wait for, but commands do.
+static void finish_late(int late_modules, int uevents) {
+    if (late_modules >= 0) {
+        modules_load(late_modules);
+        close(late_modules);
+    }
+    net_up(&config, uevents);
+    mount_modules(uevents);
+    close(uevents);
+    for (int i = 0; i < 2; i++) {
+        if (go_pipe[i] >= 0)
+            close(go_pipe[i]);
+        go_pipe[i] = -1;
+    }
+}
+
 static noreturn void hand_over(const char *init, char **argv, char **environment) {
     argv[0] = (char *)init;
     execve(init, argv, environment);
@@ -273,7 +296,7 @@ static int prepare_root(int uevents) {
         initramfs = -1;
     }
     stage_reached(&stages, "root");
-    mount_work_and_modules(uevents);
+    mount_work(uevents);
     mount_runtime();
     if (files >= 0) {
         place_files(files);
@@ -309,20 +332,16 @@ noreturn void boot(int argc, char **argv, char **environment) {
     transport_try(&transport);
 
     int initramfs = prepare_root(uevents);
-    net_up(&config, uevents);
-    stage_reached(&stages, "network");
-    close(uevents);
     const char *init = choose_init();
     mode = init ? MODE_HANDOVER : MODE_RESIDENT;
     if (!init)
         resident_mount();
     umask(022);
+    if (pipe2(go_pipe, O_CLOEXEC) < 0)
+        go_pipe[0] = go_pipe[1] = -1;
     pid_t agent = start_agent();
     transport_close(&transport);
-    if (late_modules >= 0) {
-        modules_load(late_modules);
-        close(late_modules);
-    }
+    finish_late(late_modules, uevents);
     if (initramfs >= 0)
         remove_tree(initramfs);
     start_growing();

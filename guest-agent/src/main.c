@@ -14,7 +14,7 @@ static noreturn void run_for_test(int fd) {
     log_to_stderr();
     transport_init(&transport, NULL, 0);
     transport_adopt(&transport, fd);
-    agent_run(&(struct agent_options){.mode = MODE_TEST, .transport = &transport, .stages = &stages, .ready_fd = -1});
+    agent_run(&(struct agent_options){.mode = MODE_TEST, .transport = &transport, .stages = &stages, .ready_fd = -1, .go_fd = -1});
 }
 
 int main(int argc, char **argv, char **environment) {

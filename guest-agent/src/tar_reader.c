@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "files.h"
+#include "worker.h"
 
 enum { BUFFER = 65536, PAX_MAX = 65536 };
 

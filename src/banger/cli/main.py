@@ -49,7 +49,7 @@ def main(words: list[str]) -> int:
 def report(failure: Failure) -> None:
     """One line and its hint on stderr, the operation's id in parentheses; the detail indented between them."""
     message = " ".join(failure.message.split())
-    lines = [f"banger: {message} (op {failure.op})" if failure.op else f"banger: {message}"]
+    lines = [f"banger: {message} ({failure.op})" if failure.op else f"banger: {message}"]
     if failure.detail:
         lines += ["  " + line for line in failure.detail.rstrip().splitlines()]
     if failure.hint:

@@ -99,6 +99,7 @@ def mint_operation_id() -> str:
 
 def render_error(op_id: str, problem: Problem) -> bytes:
     op_id = op_id or mint_operation_id()
+    log.info("refused", extra={"op": op_id, "code": problem.code.value, "why": problem.brief})
     line: bytes = _encode({"op": op_id, "error": {**problem.as_data(), "op": op_id}}) + b"\n"
     if len(line) > MAX_LINE_BYTES:
         short = Problem(problem.code, problem.brief[:1000], outcome=problem.outcome)

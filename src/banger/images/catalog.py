@@ -14,7 +14,7 @@ from banger.images.small_config import render_fragment
 from banger.model.image import DEFAULT_IMAGE, ImageRecipe
 from banger.model.kernel import DEFAULT_KERNEL, KernelCatalogEntry
 
-_KERNEL_REVISION = 2
+_KERNEL_REVISION = 3
 _IMAGE_REVISION = 1
 
 KERNELS: tuple[KernelCatalogEntry, ...] = (

@@ -16,16 +16,19 @@ from banger.base.problem import Code, Problem
 
 class BootModules(NamedTuple):
     """Modules by name; the kernel may have any of them built in. Without a required one no guest boots;
-    the optional ones are loaded when the agent has answered (or before, when it is reached by vsock)."""
+    `late` and `optional` are loaded when the agent has answered (or before, when it is reached by vsock)."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    late: tuple[str, ...] = ()
 
 
-# Required is only what init needs until the agent answers: each module costs some 10 ms of an emulated boot.
+# Required is only what init needs until the agent says that it is there; commands wait for the late ones as well.
+# Each module costs some 10 ms of an emulated boot.
 # virtio_rng is here because the first ssh key exchange waits for randomness; the rest is on the modules disk.
 BOOT_MODULES = BootModules(
-    required=("ext4", "virtio_mmio", "virtio_blk", "virtio_console", "virtio_net"),
+    required=("ext4", "virtio_mmio", "virtio_blk", "virtio_console"),
+    late=("virtio_net",),
     optional=("virtio_rng", "vmw_vsock_virtio_transport"),
 )
 
@@ -60,11 +63,11 @@ def plan_load_order(
     paths = {module_name(path): path for path in dependencies}
     present = frozenset(builtin)
     order: dict[str, None] = {}
-    for name in wanted.required + wanted.optional:
+    for name in wanted.required + wanted.late + wanted.optional:
         if name in present:
             continue
         if name not in paths:
-            if name in wanted.required:
+            if name not in wanted.optional:
                 raise Problem(Code.OPERATION_FAILED, f"the kernel has no {name}, which guests need to boot")
             continue
         _append(paths[name], dependencies, order, ())

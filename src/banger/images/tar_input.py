@@ -209,3 +209,9 @@ class _StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError("a header's number is malformed") from error
         archive.check(header)
         return header
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """tarfile's place for what a header means before anything behind it is read."""
+        if self.size < 0:
+            raise tarfile.ReadError("a header's size is negative")
+        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]

@@ -27,7 +27,6 @@ class KernelManifest(msgspec.Struct, frozen=True, kw_only=True):
     vmlinux: str = "vmlinux"
     vmlinux_sha256: str
     base_initramfs: str = "base.cpio"
-    base_initramfs_sha256: str = ""  # written by earlier versions only
     guest_program_sha256: str = ""
     boot_modules: tuple[str, ...] = ()
     modules_image: str | None = None

@@ -16,6 +16,7 @@ MEMORY_MIB_MIN = 64
 MEMORY_MIB_MAX = 1024 * 1024
 DISK_BYTES_MIN = 64 * MIB
 DISK_BYTES_MAX = 16 * 1024 * GIB
+OVERLAY_BYTES_MAX = 4 * 1024**4  # one cluster of first-level table (vmm/overlay.py)
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")

@@ -12,6 +12,7 @@ from banger.model.machine import (
     DISK_BYTES_MIN,
     MEMORY_MIB_MAX,
     MEMORY_MIB_MIN,
+    OVERLAY_BYTES_MAX,
     VCPUS_MAX,
     PortForward,
 )
@@ -113,12 +114,15 @@ def validate_spec(spec: VmSpec) -> VmSpec:
             f"{spec.memory_mib} MiB of memory are not possible",
             hint="--memory takes 64M to 1T, for example 2G",
         )
-    sizes = (("--disk-size", spec.disk_size_bytes), ("--system-overlay-size", spec.system_overlay_size_bytes))
-    for flag, size in sizes:
-        if not DISK_BYTES_MIN <= size <= DISK_BYTES_MAX:
+    sizes = (
+        ("--disk-size", spec.disk_size_bytes, DISK_BYTES_MAX),
+        ("--system-overlay-size", spec.system_overlay_size_bytes, OVERLAY_BYTES_MAX),
+    )
+    for flag, size, most in sizes:
+        if not DISK_BYTES_MIN <= size <= most:
             raise bad_request(
                 f"a disk of {render_size(size)} is not possible",
-                hint=f"{flag} takes 64M to 16T, for example 20G",
+                hint=f"{flag} takes 64M to {most >> 40}T, for example 20G",
             )
     return spec
 

@@ -55,7 +55,7 @@ def test_an_error_is_one_line_with_hint_and_operation(daemon, banger):
     daemon.answers["vm.show"] = {"error": error}
     status, out, err = banger("vm", "show", "x")
     assert (status, out) == (66, "")
-    assert err == "banger: there is no VM 'x' (op op-9)\nhint: banger vm list --all\n"
+    assert err == "banger: there is no VM 'x' (op-9)\nhint: banger vm list --all\n"
 
 
 def test_every_code_has_the_exit_status_of_the_daemon(daemon, banger):
@@ -75,9 +75,7 @@ def test_the_detail_stands_indented_between_error_and_hint(daemon, banger):
             "hint": "look",
         }
     }
-    assert (
-        banger("image", "build")[2] == "banger: mmdebstrap fails (op op-1)\n  E: one\n  E: two\nhint: look\n"
-    )
+    assert banger("image", "build")[2] == "banger: mmdebstrap fails (op-1)\n  E: one\n  E: two\nhint: look\n"
 
 
 def test_several_references_fail_alone_in_order_with_the_first_status(daemon, banger):
@@ -92,7 +90,7 @@ def test_several_references_fail_alone_in_order_with_the_first_status(daemon, ba
     daemon.answers["vm.stop"] = stop
     status, out, err = banger("vm", "stop", "--timeout", "5s", "a", "b", "c", "d")
     assert (status, out) == (69, "a\nd\n")
-    assert err.splitlines() == ["banger: b is stopped (op op-1)", "banger: there is no VM 'c' (op op-1)"]
+    assert err.splitlines() == ["banger: b is stopped (op-1)", "banger: there is no VM 'c' (op-1)"]
     assert [request["params"]["vm"] for request in daemon.requests] == ["a", "b", "c", "d"]
     assert daemon.requests[0]["params"]["timeout_s"] == 5.0
     status, out, _ = banger("vm", "stop", "--json", "a", "b")

@@ -1,6 +1,8 @@
 """Both typed clients against a real server."""
 
 import asyncio
+import os
+import socket
 import threading
 
 import pytest
@@ -219,3 +221,43 @@ def test_nonsense_from_the_daemon_is_a_problem():
     with pytest.raises(Problem) as caught:
         decode_reply(b"hello\n")
     assert caught.value.code is Code.BAD_VERSION
+
+
+def _listen_as_somebody_else(path) -> socket.socket:
+    """SO_PEERCRED is who called listen(2)."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    os.seteuid(65534)
+    try:
+        listener.listen()
+    finally:
+        os.seteuid(0)
+    return listener
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can listen as somebody else")
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_listener_of_another_user_is_refused(tmp_path, monkeypatch, named):
+    monkeypatch.setenv("BANGER_RUNTIME_DIR", str(tmp_path))
+    path = tmp_path / "daemon.sock"
+    with _listen_as_somebody_else(path):
+        async with aio.Client(str(path) if named else None) as client:
+            with pytest.raises(Problem, match="uid 65534") as caught:
+                await client.call(Ping())
+    assert (caught.value.code, caught.value.outcome) == (Code.UNAUTHORIZED, Outcome.NOT_STARTED)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can listen as somebody else")
+async def test_a_listener_of_another_user_is_refused_after_a_start_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("BANGER_RUNTIME_DIR", str(tmp_path))
+    listeners = []
+    monkeypatch.setattr(
+        aio.launch,
+        "start_daemon",
+        lambda: listeners.append(_listen_as_somebody_else(tmp_path / "daemon.sock")),
+    )
+    async with aio.Client() as client:
+        with pytest.raises(Problem, match="uid 65534") as caught:
+            await client.call(Ping())
+    assert caught.value.code is Code.UNAUTHORIZED
+    listeners[0].close()

@@ -25,6 +25,7 @@ from banger.guest.frames import (
 )
 from banger.guest.link import Link
 
+BOOT_ID = "01234567-89ab-cdef-0123-456789abcdef"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -62,7 +63,7 @@ class ScriptedGuest:
     def welcome(self, nonce: bytes | None = None, fields: bytes | None = None) -> bytes:
         if fields is None:
             fields = encode_fields(
-                [(1, "9"), (2, "boot"), (3, 7), (4, "handover"), (5, b"root\0" + (5).to_bytes(8, "little"))]
+                [(1, "9"), (2, BOOT_ID), (3, 7), (4, "handover"), (5, b"root\0" + (5).to_bytes(8, "little"))]
             )
         return encode_frame(FrameType.WELCOME, 0, 0, MAGIC + (nonce or self.nonce) + fields)
 

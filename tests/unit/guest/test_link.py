@@ -14,14 +14,17 @@ from banger.guest.command import ExecRequest
 from banger.guest.frames import (
     MAX_PAYLOAD_BYTES,
     WINDOW_BYTES,
+    Fields,
     FrameType,
     Stream,
+    decode_fields,
     encode_fields,
     encode_frame,
     encode_u32,
 )
-from banger.guest.link import Link, Welcome
+from banger.guest.link import Link, Welcome, parse_welcome
 
+BOOT_ID = "01234567-89ab-cdef-0123-456789abcdef"
 BLOCK = bytes(MAX_PAYLOAD_BYTES)
 CAT = ExecRequest(argv=("cat",), stdin=True)
 
@@ -34,7 +37,7 @@ async def settle(condition) -> None:
 
 async def test_open_returns_what_the_guest_says_when_it_is_ready(pair) -> None:
     link, _ = pair
-    assert link.welcome == Welcome("9", "boot", 7, "handover", {"root": 5})
+    assert link.welcome == Welcome("9", BOOT_ID, 7, "handover", {"root": 5})
     assert not link.is_closed
 
 
@@ -49,9 +52,9 @@ async def test_open_discards_stale_bytes_and_an_older_welcome(connect, scripted)
         guest.writer.write(stale[100:3000])
         await guest.receive_hello()
         guest.writer.write(guest.welcome(nonce=b"x" * 16) + b"\0\1\2" + guest.welcome()[:20])
-        guest.writer.write(guest.welcome() + encode_frame(FrameType.EOF, 1, 77))
+        guest.writer.write(guest.welcome())
     async with opening.result() as link:
-        assert link.welcome.boot_id == "boot"
+        assert link.welcome.boot_id == BOOT_ID
         assert link.buffered_bytes == 0
     guest.writer.close()
 
@@ -119,6 +122,9 @@ async def test_aclose_fails_callers_and_is_idempotent(pair) -> None:
         lambda channel: encode_frame(FrameType.WINDOW, Stream.STDOUT, channel, encode_u32(1)),
         lambda channel: encode_frame(FrameType.WINDOW, Stream.STDIN, channel, b"\1"),
         lambda channel: encode_frame(FrameType.STARTED, 0, channel) * 2,
+        lambda channel: encode_frame(FrameType.EOF, 1, channel + 1),
+        lambda channel: encode_frame(FrameType.DATA, 1, channel + 50, BLOCK),
+        lambda channel: encode_frame(FrameType.END, 0, 2**32 - 1, encode_u32(0)),
         lambda channel: encode_frame(FrameType.END, 0, channel, b"\0\0"),
         lambda channel: encode_frame(FrameType.END, 0, channel, encode_u32(0) + b"\1\1"),
     ],
@@ -135,15 +141,105 @@ async def test_the_guests_first_misstep_ends_the_link(pair, misstep) -> None:
     assert link.is_closed
 
 
-async def test_frames_for_unknown_channels_are_ignored(pair) -> None:
+async def test_nothing_comes_after_an_end(pair) -> None:
     link, guest = pair
     task = asyncio.ensure_future(Agent(link).sync())
     channel, _, _ = await guest.expect_open()
-    guest.send(FrameType.DATA, channel + 50, BLOCK, stream=1)
-    guest.send_end(channel + 50)
     guest.send_end(channel)
     await task
-    assert not link.is_closed
+    guest.send(FrameType.EOF, channel, stream=1)
+    problem = await link.wait_closed()
+    assert problem.brief == "the guest agent broke its protocol"
+
+
+async def abandon_one(link: Link, guest) -> int:
+    async with link.start_channel(2):
+        number, _, _ = await guest.expect_open()
+    await guest.expect(FrameType.CLOSE, number)
+    return number
+
+
+async def test_both_windows_of_a_closed_channel_may_still_come_and_then_its_end(pair) -> None:
+    link, guest = pair
+    number = await abandon_one(link, guest)
+    for stream in (1, 2):
+        for _ in range(WINDOW_BYTES // 32):
+            guest.send(FrameType.DATA, number, b"x" * 32, stream=stream)
+        guest.send(FrameType.EOF, number, stream=stream)
+    guest.send_end(number, 125)
+    task = asyncio.ensure_future(Agent(link).sync())
+    other, _, _ = await guest.expect_open()
+    guest.send_end(other)
+    await task
+    guest.send_end(number, 125)  # a second one
+    assert (await link.wait_closed()).brief == "the guest agent broke its protocol"
+
+
+async def test_a_guest_that_goes_on_after_a_close_loses_the_link(pair) -> None:
+    link, guest = pair
+    number = await abandon_one(link, guest)
+    empty = encode_frame(FrameType.DATA, 1, number) * 1000
+    with suppress(ConnectionError):
+        while not link.is_closed:
+            guest.writer.write(empty)
+            await guest.writer.drain()
+            await asyncio.sleep(0)
+    assert (await link.wait_closed()).brief == "the guest agent broke its protocol"
+
+
+async def test_a_burst_of_small_frames_leaves_everybody_else_their_turns(pair) -> None:
+    link, guest = pair
+    async with link.start_channel(2) as channel:
+        number, _, _ = await guest.expect_open()
+        guest.writer.write(encode_frame(FrameType.DATA, 1, number, b"x") * 10_000)
+        seen = set()
+        while channel.buffered_bytes < 10_000:
+            seen.add(channel.buffered_bytes)
+            await asyncio.sleep(0)
+    assert len(seen) >= 30
+
+
+async def test_controls_do_not_gather_on_a_full_socket(pair) -> None:
+    """Of resizes the newest counts; each signal comes once; all of them after what was sent before."""
+    link, guest = pair
+    async with link.start_channel(2) as channel:
+        number, _, _ = await guest.expect_open()
+        writing = asyncio.ensure_future(channel.write(Stream.STDIN, bytes(WINDOW_BYTES)))
+        transport = link._outbox._writer.transport
+        await settle(lambda: transport.get_write_buffer_size() >= 65536)
+        before = transport.get_write_buffer_size()
+        for n in range(10_000):
+            channel.post_control(2, [(1, n), (2, n)])
+            channel.post_control(1, [(1, 15 if n % 2 else 2)])
+        assert transport.get_write_buffer_size() == before
+        received, controls = 0, []
+        while received < WINDOW_BYTES or len(controls) < 3:
+            frame = await guest.receive()
+            if frame.type == FrameType.DATA:
+                received += len(frame.payload)
+            else:
+                controls.append((frame.payload[0], decode_fields(frame.payload[2:]).find_number(1)))
+        assert controls == [(1, 2), (2, 9999), (1, 15)]
+        assert await writing
+        channel.post_control(1, [(1, 9)])
+        assert (await guest.expect(FrameType.CONTROL, number)).payload[0] == 1
+
+
+@pytest.mark.parametrize(
+    "boot_id", [b"boot", b"\xff" * 36, BOOT_ID.upper().encode(), BOOT_ID.encode() + b"\n"]
+)
+def test_a_boot_id_that_is_none_is_empty(boot_id) -> None:
+    assert parse_welcome(Fields([(2, boot_id)])).boot_id == ""
+
+
+def test_the_words_of_a_welcome_are_printable_short_and_few() -> None:
+    number = (5).to_bytes(8, "little")
+    stages = [(5, b"stage %d\x1b[2J\xff\0" % n + number) for n in range(1000)]
+    hostile = b"a\x1b]0;b\x07\n" + b"c" * 10_000
+    welcome = parse_welcome(Fields([(1, hostile), (4, hostile), *stages, (5, b"x" * 9999 + b"\0" + number)]))
+    assert welcome.agent_version == welcome.init_mode == ("a]0;b" + "c" * 64)[:64]
+    assert len(welcome.stages) == 64
+    assert next(iter(welcome.stages)) == "stage 0[2J\ufffd"
 
 
 async def test_cancelling_a_caller_sends_close_for_its_channel_only(pair) -> None:

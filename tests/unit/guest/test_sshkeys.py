@@ -4,6 +4,8 @@ import shutil
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -30,6 +32,21 @@ def test_the_owners_key_is_made_once_and_kept(tmp_path) -> None:
     assert ensure_owner_key(path, "other") == first
     assert path.read_bytes() == first.private
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["id_ed25519", "id_ed25519.pub"]
+
+
+def test_threads_that_make_the_key_at_once_get_the_same_one(tmp_path) -> None:
+    barrier = Barrier(8)
+
+    def ensure(path):
+        barrier.wait()
+        return ensure_owner_key(path, "owner").private
+
+    with ThreadPoolExecutor(8) as pool:
+        for attempt in range(20):
+            path = tmp_path / f"keys{attempt}" / "id_ed25519"
+            made = set(pool.map(ensure, [path] * 8))
+            assert made == {path.read_bytes()}
+            assert sorted(entry.name for entry in path.parent.iterdir()) == ["id_ed25519", "id_ed25519.pub"]
 
 
 def test_a_lost_public_half_is_written_anew(tmp_path) -> None:

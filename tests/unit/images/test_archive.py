@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from banger.base.problem import Code, Problem
 from banger.base.progress import Silent
-from banger.images.archive import AddedFile, TreeEdit, copy_archive, normalise_name, parse_os_release
+from banger.images.archive import (
+    MOUNT_POINTS,
+    AddedFile,
+    TreeEdit,
+    copy_archive,
+    normalise_name,
+    parse_os_release,
+)
 
 PLAIN = TreeEdit()
 ROOMY = 1024**3
@@ -114,6 +121,17 @@ def test_a_hostile_archive_is_refused(tmp_path, entries):
     assert caught.value.code is Code.BAD_REQUEST
 
 
+@pytest.mark.parametrize("name", [*MOUNT_POINTS, "./root/", "root//."])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.REGTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.LNKTYPE]
+)
+def test_a_mount_point_that_is_no_directory_is_refused(tmp_path, name, kind):
+    for edit in (PLAIN, TreeEdit(directories=MOUNT_POINTS), TreeEdit(drop=("*",))):
+        with pytest.raises(Problem, match="is no directory") as caught:
+            copy(tmp_path, pack(entry("f"), entry(name, kind, link="f")), edit)
+        assert caught.value.code is Code.BAD_REQUEST
+
+
 def test_damage_in_the_middle_is_no_quiet_end(tmp_path):
     archive = bytearray(pack(entry("a", content=b"a" * 600), entry("b", content=b"b")))
     archive[512 + 1024 + 150] ^= 1  # the checksum of b's header
@@ -206,6 +224,11 @@ def test_a_name_is_refused_or_stays_below_the_root(name):
     assert ".." not in normal.split("/")
 
 
+def test_os_release_keeps_no_control_characters():
+    text = 'NAME="a\x1b]0;title\x07b\x9b1m\u202e"\nID=\tx\0\n'
+    assert parse_os_release(text) == {"NAME": "a]0;titleb1m", "ID": "x"}
+
+
 @given(st.text() | st.lists(st.text(alphabet="AZ_az09=\"' #\n\r\x00\u2028é")).map("\n".join))
 def test_any_os_release_gives_words_and_one_line_for_each(text):
     for key, value in parse_os_release(text).items():
@@ -213,7 +236,8 @@ def test_any_os_release_gives_words_and_one_line_for_each(text):
         for part in (key, value):
             assert len(part.splitlines()) <= 1
         assert key in text
-        assert value in text
+        assert value.isprintable()
+        assert value in "".join(c for c in text if c.isprintable())
 
 
 @given(

@@ -135,7 +135,6 @@ def _material(root: Path) -> tuple[Shelf, Shelf]:
         recipe_digest="",
         created_at="",
         vmlinux_sha256="",
-        base_initramfs_sha256="",
     )
     return Shelf(Stored(image, images)), Shelf(Stored(kernel, kernels))
 

@@ -7,6 +7,7 @@ import sys
 from banger.cli.output import defuse, note, print_json
 from banger.cli.render.tables import render_size
 from banger.cli.render.vm import render_details
+from banger.cli.values import refuse
 from banger.cli.work import change_each, run_operation
 from banger.client.blocking import open_connection
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 def create(arguments: Arguments) -> int:
     """Prints the new VM's name."""
     params = arguments.params()
+    if arguments.has("no_start") and arguments.has("wait_ssh"):
+        raise refuse("--no-start and --wait-ssh contradict each other", hint="leave one of them out")
     if arguments.has("no_start"):
         params["start"] = False
     with open_connection() as connection:

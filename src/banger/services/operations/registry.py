@@ -185,6 +185,11 @@ def _judge(
             hint=f"grep {operation.id} in the daemon's log",
             outcome=Outcome.UNKNOWN,
         )
+    log.info(
+        "%s failed",
+        operation.kind,
+        extra={"op": operation.id, "code": failure.code.value, "why": failure.brief},
+    )
     return OperationState.FAILED, None, {**failure.as_data(), "op": operation.id}
 
 

@@ -60,7 +60,12 @@ def check_host_room(spec: VmSpec, state: Path, host: HostSize) -> None:
 
 
 def check_disk_sizes(spec: VmSpec, image: ImageManifest, directory: Path) -> None:
-    """A work disk smaller than the file system on it would destroy it."""
+    """A disk smaller than the file system on it would destroy it."""
+    if spec.system_overlay_size_bytes < image.virtual_size_bytes:
+        raise bad_request(
+            f"a root disk of {render_size(spec.system_overlay_size_bytes)} is smaller than {image.name}",
+            hint=f"--system-overlay-size takes {render_size(image.virtual_size_bytes)} or more with this image",
+        )
     if image.work_seed is None:
         return
     seed_bytes = (directory / image.work_seed).stat().st_size
