@@ -97,12 +97,13 @@ class Backends:
             trial = await self._qemu.probe()
         except Problem as problem:
             return Verdict(False, problem.brief, problem.hint)
-        return Verdict(True, f"{trial.qemu_version} at {trial.qemu}")
+        return Verdict(True, f"QEMU {trial.qemu_version} at {trial.qemu}")
 
-    async def try_accelerator(self) -> Verdict:
+    async def try_accelerator(self) -> Verdict | None:
+        """None where there is no VMM to try it with."""
         try:
             hardware = Capability.HARDWARE in await self._qemu.capabilities()
             reason = (await self._qemu.probe()).kvm_reason
-        except Problem as problem:
-            return Verdict(False, problem.brief, problem.hint)
+        except Problem:
+            return None
         return Verdict(hardware, "a probe guest ran on KVM" if hardware else reason)

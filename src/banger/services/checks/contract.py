@@ -25,7 +25,7 @@ class CheckSurroundings(NamedTuple):
     config: Config
     host: HostSize
     try_vmm: Callable[[], Awaitable[Verdict]]
-    try_accelerator: Callable[[], Awaitable[Verdict]]
+    try_accelerator: Callable[[], Awaitable[Verdict | None]]
     images: Path
     kernels: Path
     guest_program: Path

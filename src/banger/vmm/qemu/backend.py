@@ -30,6 +30,7 @@ from banger.vmm.qemu.tsc import TscClock
 _GREETING_S = 30.0  # building the machine takes 50 ms; a loaded host may take its time
 _ADOPT_S = 5.0
 _EVICT_S = 5.0
+_ENDING_S = 2.0
 _KILL_S = 10.0
 _STREAM_LIMIT_BYTES = 256 * 1024
 _REMEMBERED_EXITS = 256
@@ -171,6 +172,7 @@ class QemuVmm:
                 monitor = await Monitor.connect(sockets[1])
                 try:
                     await monitor.execute("quit")
+                    await monitor.wait_end_reason()  # QEMU closes its disks before it closes this
                 finally:
                     await monitor.close()
         remove_sockets(sockets)
@@ -186,7 +188,8 @@ class QemuVmm:
                     guest.monitor = await Monitor.connect(handle.control_socket)
                 status = await guest.monitor.execute("query-status")
         except (ConnectionError, TimeoutError, Problem) as error:
-            if self._find(handle) is None or guest.gone.done():
+            await asyncio.wait((guest.gone,), timeout=_ENDING_S)  # it may be on its way out
+            if guest.gone.done():
                 return Liveness.GONE
             raise Problem(
                 Code.UNAVAILABLE,

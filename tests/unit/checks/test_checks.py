@@ -1,0 +1,107 @@
+import os
+import stat
+
+import pytest
+
+from banger.api.system import DoctorRun
+from banger.base.paths import Paths
+from banger.base.units import GIB
+from banger.model.config import Config
+from banger.model.sizing import HostSize
+from banger.services.checks import service
+from banger.services.checks.contract import CheckSurroundings, Verdict
+
+
+@pytest.fixture
+def around(tmp_path):
+    for name in ("state", "data", "run"):
+        (tmp_path / name).mkdir(mode=0o700)
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF" + bytes(100))
+
+    async def works():
+        return Verdict(True, "it works")
+
+    return CheckSurroundings(
+        paths=Paths(*(str(tmp_path / name) for name in ("config", "state", "data", "cache", "run"))),
+        config=Config(),
+        host=HostSize(4, 8 * GIB),
+        try_vmm=works,
+        try_accelerator=works,
+        images=tmp_path / "data" / "images",
+        kernels=tmp_path / "data" / "kernels",
+        guest_program=program,
+    )
+
+
+async def find(around: CheckSurroundings) -> dict:
+    findings = (await service.CheckService(around).run(DoctorRun())).findings
+    assert [finding.check for finding in findings] == list(service.CHECKS)
+    return {finding.check: finding for finding in findings}
+
+
+async def test_what_works_passes_and_missing_material_is_only_a_warning(around):
+    found = await find(around)
+    assert found["vmm"].verdict == "pass"
+    assert found["guest program"].verdict == "pass"
+    assert found["own posture"].verdict == "pass"
+    assert found["kernel and image"].verdict == "warn"
+    assert "banger image build" in found["kernel and image"].fix
+
+
+async def test_a_missing_vmm_fails_with_its_fix_and_nothing_is_said_of_acceleration(around):
+    async def missing():
+        return Verdict(False, "QEMU is not installed", "sudo apt-get install qemu-system-x86")
+
+    async def untried():
+        return None
+
+    found = await find(around._replace(try_vmm=missing, try_accelerator=untried))
+    assert (found["vmm"].verdict, found["vmm"].fix) == ("fail", "sudo apt-get install qemu-system-x86")
+    assert found["acceleration"].text.startswith("not tried")
+
+
+async def test_emulation_is_a_warning_with_the_reason(around):
+    async def no():
+        return Verdict(False, "no module")
+
+    finding = (await find(around._replace(try_accelerator=no)))["acceleration"]
+    assert (finding.verdict, "no module" in finding.text) == ("warn", True)
+
+
+@pytest.mark.parametrize("content", [None, b"#!/bin/sh\n"])
+async def test_a_guest_program_that_is_none_fails(around, content):
+    around.guest_program.unlink()
+    if content is not None:
+        around.guest_program.write_bytes(content)
+    assert (await find(around))["guest program"].verdict == "fail"
+
+
+async def test_an_open_runtime_directory_fails_with_the_chmod_that_closes_it(around):
+    os.chmod(around.paths.runtime, 0o755)
+    finding = (await find(around))["own posture"]
+    assert finding.verdict == "fail"
+    assert finding.fix == f"chmod 0700 {around.paths.runtime}"
+
+
+async def test_checks_change_nothing(around, tmp_path):
+    def photograph():
+        return {
+            p: (s.st_mode, s.st_mtime_ns)
+            for p in tmp_path.rglob("*")
+            if (s := p.lstat()) and not stat.S_ISSOCK(s.st_mode)
+        }
+
+    before = photograph()
+    await find(around)
+    assert photograph() == before
+
+
+async def test_a_check_that_cannot_be_made_is_a_finding(around, monkeypatch):
+    async def broken(_):
+        raise PermissionError(13, "Permission denied", "/proc/meminfo")
+
+    monkeypatch.setitem(service.CHECKS, "memory", broken)
+    finding = (await find(around))["memory"]
+    assert finding.verdict == "fail"
+    assert "/proc/meminfo" in finding.text
