@@ -231,15 +231,22 @@ static bool test_is_over(void) {
     return agent.state.mode == MODE_TEST && agent.transport->fd < 0 && agent.mux.count == 0;
 }
 
+// PID 1 says which init there will be, and with that that commands may run.
+static void wait_for_go(int fd) {
+    struct pollfd go = {.fd = fd, .events = POLLIN};
+    uint8_t mode;
+    poll(&go, 1, GO_WAIT_MS);
+    if (read(fd, &mode, 1) == 1)
+        agent.state.mode = mode;
+    close(fd);
+}
+
 noreturn void agent_run(const struct agent_options *options) {
     sigset_t children;
     sigemptyset(&children);
     sigaddset(&children, SIGCHLD);
     sigprocmask(SIG_SETMASK, &children, NULL);
     signal(SIGPIPE, SIG_IGN);
-    // PID 1 alone ends a handed-over guest. A resident PID 1 does it by SIGTERM, and must not wait for us.
-    if (options->mode == MODE_HANDOVER)
-        signal(SIGTERM, SIG_IGN);
     if (options->mode != MODE_TEST) {
         // What a login would give; PID 1 has 1024 and 4096.
         setrlimit(RLIMIT_NOFILE, &(struct rlimit){1024, 524288});
@@ -261,11 +268,11 @@ noreturn void agent_run(const struct agent_options *options) {
     if (options->ready_fd >= 0)
         close(options->ready_fd);
     // WELCOME travels while PID 1 brings the network up; the first command finds it there.
-    if (options->go_fd >= 0) {
-        struct pollfd go = {.fd = options->go_fd, .events = POLLIN};
-        poll(&go, 1, GO_WAIT_MS);
-        close(options->go_fd);
-    }
+    if (options->go_fd >= 0)
+        wait_for_go(options->go_fd);
+    // PID 1 alone ends a handed-over guest. A resident PID 1 does it by SIGTERM, and must not wait for us.
+    if (agent.state.mode == MODE_HANDOVER)
+        signal(SIGTERM, SIG_IGN);
     while (!test_is_over())
         loop_turn();
     _exit(0);

@@ -12,7 +12,7 @@ struct agent_options {
     struct transport *transport;
     struct stages *stages;
     int ready_fd; // closed after the first turn of the loop, -1: nobody waits
-    int go_fd;    // at its end when PID 1 has done what commands rely on, -1: it has
+    int go_fd;    // gives one byte, the mode, when PID 1 has done what commands rely on; -1: it has
 };
 
 noreturn void agent_run(const struct agent_options *options);

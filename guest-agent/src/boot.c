@@ -263,8 +263,16 @@ static void start_growing(void) {
     _exit(0);
 }
 
-// What the agent's first answer need not wait for, but commands do.
-static void finish_late(int late_modules, int uevents) {
+// What the agent's first answer need not wait for, but commands do. Nothing in it can fail the boot.
+static void finish_late(int files, int late_modules, int uevents) {
+    mount_runtime();
+    if (mode == MODE_RESIDENT)
+        resident_mount();
+    if (files >= 0) {
+        place_files(files);
+        close(files);
+    }
+    place_identity(&config);
     if (late_modules >= 0) {
         modules_load(late_modules);
         close(late_modules);
@@ -272,6 +280,9 @@ static void finish_late(int late_modules, int uevents) {
     net_up(&config, uevents);
     mount_modules(uevents);
     close(uevents);
+    uint8_t decided = (uint8_t)mode;
+    if (go_pipe[1] >= 0 && write(go_pipe[1], &decided, 1) < 0)
+        log_error("the agent cannot be told to go on: %s", strerror(errno));
     for (int i = 0; i < 2; i++) {
         if (go_pipe[i] >= 0)
             close(go_pipe[i]);
@@ -288,7 +299,6 @@ static noreturn void hand_over(const char *init, char **argv, char **environment
 
 static int prepare_root(int uevents) {
     int initramfs = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int files = open("/banger/files", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (*config.root) {
         mount_root(uevents);
     } else if (initramfs >= 0) {
@@ -297,13 +307,7 @@ static int prepare_root(int uevents) {
     }
     stage_reached(&stages, "root");
     mount_work(uevents);
-    mount_runtime();
-    if (files >= 0) {
-        place_files(files);
-        close(files);
-    }
-    place_identity(&config);
-    stage_reached(&stages, "config");
+    stage_reached(&stages, "work");
     return initramfs;
 }
 
@@ -331,17 +335,18 @@ noreturn void boot(int argc, char **argv, char **environment) {
     transport_init(&transport, config.channels, config.channel_count);
     transport_try(&transport);
 
+    int files = open("/banger/files", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int initramfs = prepare_root(uevents);
-    const char *init = choose_init();
-    mode = init ? MODE_HANDOVER : MODE_RESIDENT;
-    if (!init)
-        resident_mount();
-    umask(022);
     if (pipe2(go_pipe, O_CLOEXEC) < 0)
         go_pipe[0] = go_pipe[1] = -1;
+    umask(022); // the agent's, and so that of commands
     pid_t agent = start_agent();
     transport_close(&transport);
-    finish_late(late_modules, uevents);
+    umask(0);
+    const char *init = choose_init(); // now: looking for it reads half a dozen directories from the disk
+    mode = init ? MODE_HANDOVER : MODE_RESIDENT;
+    finish_late(files, late_modules, uevents);
+    umask(022);
     if (initramfs >= 0)
         remove_tree(initramfs);
     start_growing();

@@ -60,7 +60,6 @@ void method_welcome(const struct agent_state *state, struct builder *fields) {
     build_text(fields, 1, BANGER_AGENT_VERSION);
     build_boot_id(fields, 2);
     build_number(fields, 3, state->ready_us);
-    build_text(fields, 4, mode_name(state->mode));
     for (int i = 0; i < state->stages->count; i++) {
         uint8_t stage[sizeof state->stages->at[0].name + 8] = {0};
         size_t length = strlen(state->stages->at[i].name) + 1;

@@ -30,7 +30,7 @@ def main() -> int:
     results: list[Result] = []
     if "P2" in wanted:
         print("• P2: booting", file=sys.stderr)
-        results.append(asyncio.run(_bench_boot()))
+        results += asyncio.run(_bench_boot())
     if wanted & {"P7", "P8"}:
         with tempfile.TemporaryDirectory(prefix="bb") as work:
             results += _bench_daemon(Path(work), wanted)
@@ -39,7 +39,7 @@ def main() -> int:
     return 0 if all(result.met for result in results) else 1
 
 
-async def _bench_boot() -> Result:
+async def _bench_boot() -> list[Result]:
     data = Path(os.environ.get("BANGER_TEST_DATA") or find_paths().data)
     kernel = await KernelService(data / "kernels", GUEST_PROGRAM).ensure(Silent(), DEFAULT_KERNEL)
     image = await ImageService(data / "images").ensure(Silent(), DEFAULT_IMAGE)

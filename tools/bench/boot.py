@@ -19,6 +19,7 @@ from tools.bench.measure import Result, compare, interleave
 from banger.base.cpio import CpioEntry, render_archive
 from banger.base.files import clone_sparse
 from banger.daemon.wiring import GUEST_PROGRAM
+from banger.guest.agent import Agent
 from banger.guest.bootconfig import render_boot_archive
 from banger.guest.link import Link
 from banger.guest.sshkeys import make_key_pair
@@ -33,7 +34,7 @@ from banger.services.vms.plan import GuestKeys, compose_boot_config, compose_mac
 from banger.vmm.contract import Vmm
 from banger.vmm.overlay import create_overlay
 
-ROUNDS = 11
+ROUNDS = 21
 MEMORY_MIB = 256
 DEADLINE_S = 120
 _INIT = 'int write(int,const void*,unsigned long);int pause(void);int main(void){write(1,"READY\\n",6);for(;;)pause();}'
@@ -49,15 +50,20 @@ class BootBench:
         self._work = work
         self._one_line_init = _build_one_line_init(work)
         self._number = 0
+        self.first_commands: list[float] = []
 
     async def candidate(self) -> float:
+        """Seconds to WELCOME. The end of a first command, which waits for files and network, is kept aside."""
         machine, layout = self._prepare()
         began = time.perf_counter()
         handle = await self._vmm.start(machine, layout.place)
         try:
             async with asyncio.timeout(DEADLINE_S):
-                async with await Link.open(*await self._vmm.connect_agent(handle)):
-                    return time.perf_counter() - began
+                async with await Link.open(*await self._vmm.connect_agent(handle)) as link:
+                    ready = time.perf_counter() - began
+                    assert (await Agent(link).run(["/bin/true"])).status == 0
+                    self.first_commands.append(time.perf_counter() - began)
+            return ready
         finally:
             await self._vmm.kill(handle)
 
@@ -143,11 +149,14 @@ def _build_one_line_init(work: Path) -> Path:
 
 async def run(
     vmm: Vmm, kernel: tuple[KernelManifest, Path], image: tuple[ImageManifest, Path], rounds: int = ROUNDS
-) -> Result:
+) -> list[Result]:
     assert GUEST_PROGRAM.exists()
     with tempfile.TemporaryDirectory(prefix="bb") as work:
         bench = BootBench(vmm, kernel, image, Path(work))
-        candidates, references = await interleave(rounds, bench.candidate, bench.reference)
-    return compare(
-        "P2", "cold boot to agent-ready / one-line init", candidates, references, unit="s", at_most=1.15
-    )
+        ready, references = await interleave(rounds, bench.candidate, bench.reference)
+    what = "cold boot to agent-ready / one-line init"
+    first = "cold boot to the end of a first command / one-line init"
+    return [
+        compare("P2", what, ready, references, unit="s", at_most=1.15),
+        compare("P2-exec", first, bench.first_commands, references, unit="s", at_most=1.5),
+    ]

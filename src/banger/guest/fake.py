@@ -146,7 +146,6 @@ class _Session:
             (1, "fake"),
             (2, guest.boot_id),
             (3, guest.health.uptime_us),
-            (4, guest.init_mode),
         ]
         fields += [(5, name.encode() + b"\0" + at.to_bytes(8, "little")) for name, at in guest.stages.items()]
         nonce = frame.payload[len(MAGIC) : len(MAGIC) + NONCE_BYTES]

@@ -56,7 +56,6 @@ class Welcome(NamedTuple):
     agent_version: str
     boot_id: str
     ready_uptime_us: int
-    init_mode: str
     stages: dict[str, int]
 
 
@@ -71,7 +70,6 @@ def parse_welcome(fields: Fields) -> Welcome:
         clean_word(fields.find(1) or b""),
         clean_boot_id(fields.find(2) or b""),
         fields.find_number(3) or 0,
-        clean_word(fields.find(4) or b""),
         stages,
     )
 
