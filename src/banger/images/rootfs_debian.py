@@ -13,12 +13,13 @@ from banger.base.progress import Progress, stage
 from banger.images.debian_trim import DEBIAN_EDIT
 from banger.images.ownership import get_root_prefix
 from banger.images.rootfs import BuiltImage, build_disks
-from banger.images.tools import run_told
+from banger.images.tools import run_told, run_tool
 from banger.model.image import ImageRecipe
 
 SPACE_BYTES = 1536 * 1024**2  # packages, chroot, archive and tree at once; measured 1.1 GiB
 
 _TIMEOUT_S = 3600.0
+_PROBE_TIMEOUT_S = 10.0
 BASE_PACKAGES = (
     "systemd-sysv",
     "dbus",
@@ -67,13 +68,21 @@ async def build_debian(recipe: ImageRecipe, directory: Path, progress: Progress)
     return BuiltImage(f"mmdebstrap {recipe.suite}", copied.os_release)
 
 
+async def _find_mount_namespace() -> Argv:
+    """What keeps mmdebstrap's mounts from staying behind when it is killed. Nothing where it cannot be had:
+    in a chroot whose root is no mount point, propagation cannot be changed."""
+    prefix = (get_tool("unshare", package="util-linux"), "--mount", "--propagation=private", "--")
+    answer = await run_tool((*prefix, "/bin/sh", "-c", "echo yes"), timeout_s=_PROBE_TIMEOUT_S, check=False)
+    return prefix if answer == b"yes\n" else ()
+
+
 async def _bootstrap(mmdebstrap: str, recipe: ImageRecipe, archive: Path, progress: Progress) -> None:
     prefix: Argv = ()
     tmpdir: Path | None = None
     mode = "unshare"
     if os.getuid() == 0:
         mode = "root"
-        prefix = (get_tool("unshare", package="util-linux"), "--mount", "--propagation=private", "--")
+        prefix = await _find_mount_namespace()
         # Unprivileged, the chroot belongs to subordinate ids, which cannot enter our private directories.
         tmpdir = archive.parent / "tmp"
         tmpdir.mkdir(mode=0o755)
