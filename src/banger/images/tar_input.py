@@ -164,7 +164,9 @@ class _HeaderInput:
 
 
 class _Archive(tarfile.TarFile):
-    _depth = 0  # of the headers under way; a class attribute, because the constructor reads the first entry
+    # Class attributes, because the constructor reads the first entry.
+    _depth = 0  # of calls that read headers
+    _headers = 0  # of the entry under way
     fileobj: IO[bytes]
     members: list[tarfile.TarInfo]
     pax_headers: dict[str, str]
@@ -176,12 +178,20 @@ class _Archive(tarfile.TarFile):
             self.fileobj = cast("IO[bytes]", _HeaderInput(stream))
         self._depth += 1
         try:
-            if self._depth > _MAX_HEADERS:
-                raise tarfile.ReadError(f"one entry has more than {_MAX_HEADERS} headers")
             yield
         finally:
             self._depth -= 1
             self.fileobj = stream
+
+    @contextmanager
+    def counting_header(self) -> Iterator[None]:
+        self._headers += 1
+        try:
+            if self._headers > _MAX_HEADERS:
+                raise tarfile.ReadError(f"one entry has more than {_MAX_HEADERS} headers")
+            yield
+        finally:
+            self._headers -= 1
 
     def check(self, entry: tarfile.TarInfo) -> None:
         if entry.size < 0 or self.offset < self.fileobj.tell():
@@ -211,7 +221,10 @@ class _StrictHeader(tarfile.TarInfo):
         return header
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        """tarfile's place for what a header means before anything behind it is read."""
+        """tarfile's place for what a header means before anything behind it is read. It recurses through here
+        for each further header of an entry, by fromtarfile or, in later versions, past it."""
         if self.size < 0:
             raise tarfile.ReadError("a header's size is negative")
-        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+        assert isinstance(archive, _Archive)
+        with archive.counting_header():
+            return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
