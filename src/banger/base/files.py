@@ -3,6 +3,7 @@
 Owns no state. Blocking; callers on the event loop use it for small files or through a thread.
 """
 
+import errno
 import fcntl
 import os
 import secrets
@@ -69,10 +70,20 @@ def _copy_extents(reader: int, writer: int) -> None:
         end = os.lseek(reader, start, os.SEEK_HOLE)
         offset = start
         while offset < end:
-            copied = os.copy_file_range(reader, writer, min(_CHUNK, end - offset), offset, offset)
+            copied = _copy_range(reader, writer, min(_CHUNK, end - offset), offset)
             if copied == 0:
                 return
             offset += copied
+
+
+def _copy_range(reader: int, writer: int, size: int, offset: int) -> int:
+    """In the kernel where it can: not between file systems of different kinds (copy_file_range(2))."""
+    try:
+        return os.copy_file_range(reader, writer, size, offset, offset)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        return os.pwrite(writer, os.pread(reader, size, offset), offset)
 
 
 def ensure_private_directory(path: Path) -> Path:

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -36,6 +37,24 @@ def test_a_sparse_clone_has_the_same_bytes_and_keeps_its_holes(tmp_path):
     assert files.clone_sparse(source, target) in ("reflink", "copy")
     assert target.read_bytes() == source.read_bytes()
     assert files.allocated_bytes(target) < 1024 * 1024
+
+
+def test_a_clone_may_cross_file_systems(tmp_path, monkeypatch):
+    """Where data and state are on different ones, the kernel refuses to copy and so do reflinks."""
+
+    def refuse(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(files.fcntl, "ioctl", refuse)
+    monkeypatch.setattr(files.os, "copy_file_range", refuse)
+    source, target = tmp_path / "seed", tmp_path / "clone"
+    with source.open("wb") as file:
+        file.truncate(16 * 1024 * 1024)
+        file.seek(5 * 1024 * 1024)
+        file.write(os.urandom(3 * 1024 * 1024))
+    assert files.clone_sparse(source, target) == "copy"
+    assert target.read_bytes() == source.read_bytes()
+    assert files.allocated_bytes(target) < 8 * 1024 * 1024
 
 
 def test_a_private_directory_is_made_private(tmp_path):
