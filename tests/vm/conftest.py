@@ -28,14 +28,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Banger:
     """The command line of one user, with directories of their own."""
 
-    def __init__(self, home: Path, data: Path = DATA) -> None:
+    def __init__(self, home: Path, data: Path = DATA, state: Path | None = None) -> None:
+        """Disks are under `state`, which wants a real disk: /tmp may be small. Sockets need the short `home`."""
         self.home = home
+        self.state = state or home / "state"
         self.environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(home),
             "XDG_DATA_HOME": str(data),
             "XDG_CONFIG_HOME": str(home / "config"),
-            "XDG_STATE_HOME": str(home / "state"),
+            "XDG_STATE_HOME": str(self.state),
             "XDG_CACHE_HOME": str(home / "cache"),
             "BANGER_RUNTIME_DIR": str(home / "run"),
             "PYTHONPATH": str(ROOT / "src"),
@@ -65,7 +67,7 @@ class Banger:
         return self.run("vm", "exec", name, "--", *command, **options).stdout.decode()
 
     def vm_directories(self) -> list[Path]:
-        return [*(self.home / "state" / "banger" / "vms").glob("*"), *(self.home / "run" / "vms").glob("*")]
+        return [*(self.state / "banger" / "vms").glob("*"), *(self.home / "run" / "vms").glob("*")]
 
     def vmm_processes(self) -> list[int]:
         """QEMU processes of this user's VMs: their command lines name our directories."""
@@ -75,7 +77,7 @@ class Banger:
                 line = entry.read_bytes()
             except OSError:
                 continue
-            if str(self.home).encode() in line and b"qemu-system" in line.split(b"\0")[0]:
+            if str(self.state).encode() in line and b"qemu-system" in line.split(b"\0")[0]:
                 found.append(int(entry.parent.name))
         return found
 
@@ -85,7 +87,7 @@ class Banger:
 
 def open_home() -> Iterator[Banger]:
     home = Path(tempfile.mkdtemp(prefix="bv-", dir="/tmp"))
-    banger = Banger(home)
+    banger = Banger(home, state=ROOT / "build" / "test-state" / home.name)
     try:
         yield banger
         banger.run("daemon", "stop", check=False)
@@ -93,9 +95,10 @@ def open_home() -> Iterator[Banger]:
     finally:
         logs = ROOT / "build" / "vm-logs"
         logs.mkdir(parents=True, exist_ok=True)
-        if (home / "state" / "banger" / "daemon.log").exists():
-            shutil.copy(home / "state" / "banger" / "daemon.log", logs / f"{home.name}.log")
+        if (banger.state / "banger" / "daemon.log").exists():
+            shutil.copy(banger.state / "banger" / "daemon.log", logs / f"{home.name}.log")
         shutil.rmtree(home)
+        shutil.rmtree(banger.state, ignore_errors=True)
 
 
 def skip_or_fail(reason: str) -> None:

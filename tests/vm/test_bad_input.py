@@ -132,7 +132,7 @@ def test_a_bad_configuration_names_file_line_and_key(banger):
 def test_a_full_disk_during_creation_undoes_everything(material, banger):
     """State on a tmpfs of 24 MiB: the work disk's clone does not fit."""
     other = Banger(banger.home / "full")
-    state = other.home / "state"
+    state = other.state
     state.mkdir(parents=True, mode=0o700)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24M,mode=0700", "tmpfs", str(state)], check=True)
     try:
@@ -170,5 +170,5 @@ def test_garbage_on_the_socket_gets_one_error_and_harms_nobody(banger):
                 answer = b'"bad_request"'
             assert b'"bad_request"' in answer
     assert banger.json("daemon", "status")["running"] == 0
-    log = (banger.home / "state" / "banger" / "daemon.log").read_text()
+    log = (banger.state / "banger" / "daemon.log").read_text()
     assert "traceback" not in log
