@@ -1,0 +1,85 @@
+"""What is laid down: every file with its content, mode and what happens to it. Pure but for reading the sources."""
+
+import hashlib
+from typing import NamedTuple
+
+import banger
+from banger.installation import places
+from banger.installation.helper_archive import render_archive
+from banger.installation.host import Host
+from banger.installation.owner import Owner
+from banger.installation.programs import Argv
+from banger.installation.units import render_daemon_unit, render_helper_unit
+
+FORWARDING = """\
+# banger: guests with NAT reach the network through this host.
+net.ipv4.ip_forward = 1
+"""
+MODULES = """\
+# banger: the taps of virtual machines.
+tun
+"""
+CONFIG = """\
+# banger's configuration. Every key is optional; these are the defaults. After a change:
+#   sudo banger system restart
+#
+# log_level = "info"                    # debug, info, warning, error
+# vmm = "auto"                          # auto, qemu
+# qemu_bin = "/usr/bin/qemu-system-x86_64"
+# ssh_key_path = "~/.ssh/banger"        # default: a key of banger's own
+# default_image = "debian-bookworm"
+# default_kernel = "debian-cloud"
+#
+# network = "auto"                      # auto, bridge, user
+# bridge_name = "br-banger"
+# bridge_cidr = "10.209.0.1/24"
+# tap_pool_size = 4
+# allow_networks = ["192.168.1.0/24"]   # what guests with NAT may reach beyond the public network; default: nothing
+# allow_host_ports = [5432]             # ports of this host's that guests may reach; default: none
+# allow_guests = false                  # whether guests may reach one another
+#
+# [vm_defaults]
+# vcpu = 2
+# memory = "2G"
+# disk_size = "20G"
+# system_overlay_size = "10G"
+"""
+
+
+class Planned(NamedTuple):
+    """`edited` files belong to the administrator once they are there: kept as they are."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+    edited: bool = False
+
+    @property
+    def digest(self) -> str:
+        return digest(self.content)
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def plan_files(
+    host: Host, owner: Owner, *, helper_python: str, daemon: Argv, forwarding: bool
+) -> tuple[Planned, ...]:
+    """In the order of `places.FILES`: what others need comes before what starts it."""
+    planned = (
+        Planned(places.HELPER, render_archive(host.package, helper_python), 0o755),
+        Planned(places.CONFIG, CONFIG.encode(), edited=True),
+        Planned(places.MODULES_FILE, MODULES.encode()),
+        *((Planned(places.FORWARDING_FILE, FORWARDING.encode()),) if forwarding else ()),
+        Planned(places.HELPER_UNIT, render_helper_unit(owner).encode()),
+        Planned(places.DAEMON_UNIT, render_daemon_unit(owner, daemon).encode()),
+    )
+    assert [file.path for file in planned] == [
+        path for path in places.FILES if path in {f.path for f in planned}
+    ]
+    return planned
+
+
+def version() -> str:
+    return banger.__version__

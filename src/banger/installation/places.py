@@ -1,0 +1,31 @@
+"""Every file and directory of a system installation by name. Nothing else is ever written or removed."""
+
+from posixpath import dirname
+
+from banger.base.paths import ROOT_PROGRAM, ROOT_SOCKET, SYSTEM_RUNTIME
+
+HELPER = ROOT_PROGRAM
+HELPER_DIRECTORY = dirname(HELPER)
+HELPER_UNIT_NAME = "banger-root.service"
+DAEMON_UNIT_NAME = "banger.service"
+HELPER_UNIT = "/etc/systemd/system/" + HELPER_UNIT_NAME
+DAEMON_UNIT = "/etc/systemd/system/" + DAEMON_UNIT_NAME
+FORWARDING_FILE = "/etc/sysctl.d/60-banger.conf"
+MODULES_FILE = "/etc/modules-load.d/banger.conf"
+CONFIG_DIRECTORY = "/etc/banger"
+CONFIG = CONFIG_DIRECTORY + "/config.toml"
+RECORD = CONFIG_DIRECTORY + "/install.json"
+
+# In the order in which they are laid down; removed backwards. The record is not among them: it comes first, goes last.
+FILES = (HELPER, CONFIG, MODULES_FILE, FORWARDING_FILE, HELPER_UNIT, DAEMON_UNIT)
+OWN_DIRECTORIES = (HELPER_DIRECTORY, CONFIG_DIRECTORY)
+
+RUNTIME = SYSTEM_RUNTIME  # the daemon's; belongs to the owner
+DAEMON_SOCKET = RUNTIME + "/daemon.sock"
+HELPER_SOCKET = ROOT_SOCKET
+HELPER_RUNTIME = dirname(HELPER_SOCKET)
+HELPER_LOG = HELPER_RUNTIME + "/helper.log"  # without systemd; with it the journal has it
+
+FORWARDING_SWITCH = "/proc/sys/net/ipv4/ip_forward"
+TUN = "/dev/net/tun"
+INTERFACES = "/sys/class/net"
