@@ -9,11 +9,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.support.firecracker import build_mini_guest as build_firecracker_guest
+from tests.support.firecracker import need_native
+from tests.support.tiers import skip_or_fail
 
 from banger.base.process import find_tool
 from banger.model.machine import Machine
 from banger.vmm.contract import Handle, Place, Vmm
 from banger.vmm.fake import FAKE_INITRAMFS, FAKE_KERNEL, FakeHost, FakeVmm
+from banger.vmm.firecracker.backend import FirecrackerVmm
 from banger.vmm.identity import find_start_time
 from banger.vmm.qemu.backend import QemuVmm
 
@@ -29,22 +33,14 @@ def load_mini() -> ModuleType:
     return module
 
 
-def skip_or_fail(reason: str) -> None:
-    """A missing need skips, and fails where CI names the tier as required."""
-    if "vm" in os.environ.get("BANGER_REQUIRED_TIERS", "").split(","):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def mini_guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if find_tool("qemu-system-x86_64") is None:
-        skip_or_fail("qemu-system-x86_64 is not installed")
+        skip_or_fail("qemu-system-x86_64 is not installed", tier="vm")
     try:
         return load_mini().build_mini_guest(tmp_path_factory.mktemp("mini"))
     except FileNotFoundError as error:
-        skip_or_fail(str(error))
-        raise
+        skip_or_fail(str(error), tier="vm")
 
 
 @pytest.fixture
@@ -55,8 +51,8 @@ def short_directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def qemu_children() -> set[int]:
-    """QEMU processes that this test process started and that still are."""
+def children_named(name: str) -> set[int]:
+    """Processes of a VMM that this test process started and that still are."""
     try:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     except FileNotFoundError:
@@ -64,13 +60,15 @@ def qemu_children() -> set[int]:
     found = set()
     for child in children:
         comm = Path(f"/proc/{child}/comm")
-        if comm.exists() and comm.read_text().startswith("qemu") and find_start_time(int(child)):
+        if comm.exists() and comm.read_text().startswith(name) and find_start_time(int(child)):
             found.add(int(child))
     return found
 
 
 class Bench:
     """A back end with all a test needs to start guests on it."""
+
+    install_hint = "apt-get install"
 
     def __init__(self, root: Path, kernel: bytes | Path) -> None:
         self.root = root
@@ -161,22 +159,64 @@ class QemuBench(Bench):
         os.kill(handle.pid, 9)
 
     def alive(self) -> set[int]:
-        return qemu_children()
+        return children_named("qemu")
 
 
-@pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.vm)])
+class FirecrackerBench(Bench):
+    install_hint = "banger setup firecracker"
+
+    def __init__(self, root: Path, kernel: Path, program: Path) -> None:
+        super().__init__(root, kernel)
+        self.program = program
+        self.vmm = self.new_daemon()
+
+    def new_daemon(self) -> Vmm:
+        return FirecrackerVmm(program=str(self.program), cache=self.root / "probe.json", any_kvm=True)
+
+    def without_vmm(self) -> Vmm:
+        return FirecrackerVmm(program="/nonexistent/firecracker")
+
+    def kill_from_outside(self, handle: Handle) -> None:
+        os.kill(handle.pid, 9)
+
+    def alive(self) -> set[int]:
+        return children_named("firecracker")
+
+
+@pytest.fixture(scope="session")
+def firecracker() -> Path:
+    return need_native().firecracker
+
+
+@pytest.fixture(scope="session")
+def firecracker_guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_firecracker_guest(tmp_path_factory.mktemp("mini"))
+
+
+def make_bench(kind: str, root: Path, request: pytest.FixtureRequest) -> Bench:
+    if kind == "fake":
+        return FakeBench(root)
+    if kind == "qemu":
+        return QemuBench(root, request.getfixturevalue("mini_guest"))
+    program = request.getfixturevalue("firecracker")
+    return FirecrackerBench(root, request.getfixturevalue("firecracker_guest"), program)
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("qemu", marks=pytest.mark.vm),
+        pytest.param("firecracker", marks=pytest.mark.native),
+    ]
+)
 async def bench(request: pytest.FixtureRequest, short_directory: Path) -> AsyncIterator[Bench]:
-    made: Bench
-    if request.param == "fake":
-        made = FakeBench(short_directory)
-    else:
-        made = QemuBench(short_directory, request.getfixturevalue("mini_guest"))
+    made = make_bench(request.param, short_directory, request)
     yield made
     left = made.alive()
     for pid in left:
-        if request.param == "qemu":
+        if request.param != "fake":
             os.kill(pid, 9)
     await made.vmm.close()
     assert not left, f"the test left {left} behind"
-    sockets = [path for path in short_directory.rglob("*.sock") if path.is_socket()]
+    sockets = [path for path in short_directory.rglob("*.sock*") if path.is_socket()]
     assert not sockets, f"the test left {sockets} behind"

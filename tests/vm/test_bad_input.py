@@ -8,19 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from tests.vm.conftest import DATA, Banger
-
-
-def refused(banger: Banger, *arguments: str, status: int, words: str, hint: str = "hint: ") -> str:
-    done = banger.run(*arguments, check=False)
-    text = done.stderr.decode()
-    assert done.returncode == status, text
-    lines = [line for line in text.splitlines() if line.startswith("banger: ")]
-    assert len(lines) == 1, text
-    assert words in lines[0], text
-    assert hint in text, text
-    assert "Traceback" not in text
-    return text
+from tests.support.banger import DATA, Banger, refused
 
 
 @pytest.mark.parametrize(

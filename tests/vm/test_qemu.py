@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import tempfile
@@ -21,7 +22,7 @@ from banger.guest.agent import Agent
 from banger.guest.bootconfig import BootConfig, render_boot_archive
 from banger.guest.link import Link
 from banger.model.machine import Disk, DiskFormat, Machine, PortForward, UserNetwork
-from banger.network.ports import find_port
+from banger.network.ports import find_port, hold_port
 from banger.network.user import DNS, GATEWAY, GUEST_ADDRESS, LOOPBACK, PREFIX_LENGTH, plan_user_network
 from banger.vmm.contract import Handle, Place
 from banger.vmm.logs import read_tail
@@ -31,6 +32,7 @@ from banger.vmm.qemu.backend import QemuVmm
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module")]
 
 GUEST_PORT = 7777
+LATE_PORT = 7788
 SERVE_ONCE = f"""
 import socket
 s = socket.create_server(("0.0.0.0", {GUEST_PORT})); print("up", flush=True)
@@ -188,6 +190,54 @@ async def test_a_restricted_guest_is_reached_and_reaches_nothing(guest):
     finally:
         served.cancel()
         server.close()
+
+
+async def test_a_running_guest_gets_and_loses_a_forward(guest):
+    booted, _ = guest
+    forward = PortForward(host_address=LOOPBACK, host_port=find_port(), guest_port=LATE_PORT)
+    vmm, handle = booted.vmm, booted.handle
+
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection(LOOPBACK, forward.host_port)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    serve = SERVE_ONCE.replace(str(GUEST_PORT), str(LATE_PORT))
+    served = asyncio.ensure_future(booted.agent.run(("python3", "-c", serve)))
+    try:
+        assert await booted.agent.wait_port(LATE_PORT, timeout_s=30)
+        with pytest.raises(ConnectionRefusedError):
+            await ask()
+        await vmm.add_forward(handle, forward)
+        assert await ask() == b"from inside"
+        with pytest.raises(Problem) as caught:
+            await vmm.add_forward(handle, forward)
+        assert (caught.value.code, caught.value.outcome) == (Code.CONFLICT, Outcome.NOT_STARTED)
+        assert str(forward.host_port) in caught.value.brief
+        assert await ask() == b"from inside"
+        await vmm.remove_forward(handle, forward)
+        with pytest.raises(ConnectionRefusedError):
+            await ask()
+        await vmm.remove_forward(handle, forward)
+        await vmm.add_forward(handle, forward)
+        assert await ask() == b"from inside"
+        await vmm.remove_forward(handle, forward)
+    finally:
+        served.cancel()
+
+
+async def test_a_running_guest_gets_and_loses_a_udp_port(guest):
+    booted, _ = guest
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+    forward = PortForward(host_address=LOOPBACK, host_port=port, guest_port=LATE_PORT, protocol="udp")
+    await booted.vmm.add_forward(booted.handle, forward)
+    with pytest.raises(Problem, match="is taken"):
+        hold_port(forward)
+    await booted.vmm.remove_forward(booted.handle, forward)
+    hold_port(forward).close()
 
 
 async def test_the_memory_is_a_file_without_a_name_that_a_snapshot_can_name(guest, tmp_path):

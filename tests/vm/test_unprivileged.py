@@ -2,18 +2,13 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from tests.vm.conftest import DATA, ROOT, Banger
-
-NOBODY = 65534
-
-
-DROP = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+from tests.support.banger import ROOT, Banger
+from tests.support.unprivileged import DROP, NOBODY, copy_material, find_python, give_away, render_environment
 
 
 class Unprivileged(Banger):
@@ -25,33 +20,20 @@ class Unprivileged(Banger):
         return [*DROP, self.python, "-m", "banger.cli", *arguments]
 
 
-def find_python(environment: dict[str, str]) -> str | None:
-    """Ours, or the system's of the same version. Tried by a shell: setpriv itself still has its capabilities."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        program = f"import sys, msgspec, banger.daemon.wiring; assert sys.version_info[:2] == {sys.version_info[:2]}"
-        probe = [*DROP, "/bin/sh", "-c", 'exec "$0" -c "$1"', python, program]
-        if subprocess.run(probe, capture_output=True, env=environment).returncode == 0:
-            return python
-    return None
-
-
 @pytest.fixture
 def nobody(material):
     if os.getuid() != 0:
         pytest.skip("dropping privileges needs some; without root the other tests are this one already")
     home = Path(tempfile.mkdtemp(prefix="bu-", dir="/tmp"))
     banger = Unprivileged(home, home / "data")
-    banger.environment["PYTHONPATH"] += f":{Path(pytest.__file__).parents[1]}"
-    banger.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    banger.environment = render_environment(banger.environment)
     found = find_python(banger.environment)
     if found is None:
         home.rmdir()
         pytest.skip(f"uid {NOBODY} may not read {ROOT} or run its Python")
     banger.python = found
-    subprocess.run(
-        ["cp", "-a", "--sparse=always", "--reflink=auto", str(DATA), str(home / "data")], check=True
-    )
-    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(home)], check=True)
+    copy_material(home / "data")
+    give_away(home)
     yield banger
     banger.run("daemon", "stop", check=False)
     assert banger.vmm_processes() == []

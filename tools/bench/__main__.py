@@ -8,7 +8,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from tools.bench import boot, cli, records, rpc
+from tools.bench import boot, cli, hostnet, records, rpc
 from tools.bench.measure import Result, render_table, write_results
 
 from banger.base.paths import find_paths
@@ -26,8 +26,17 @@ VMS = 100
 
 
 def main() -> int:
-    wanted = set(sys.argv[1:]) or {"P2", "P7", "P8"}
+    named = set(sys.argv[1:])
+    wanted = named or {"P2", "P7", "P8"} | hostnet.IDS
     results: list[Result] = []
+    if wanted & hostnet.IDS:
+        if obstacle := hostnet.find_obstacle():
+            print(f"‼ H1, H2, H3 ARE SKIPPED: {obstacle}", file=sys.stderr)
+            if named:
+                return 1
+        else:
+            print("• H1, H2, H3: taps and NAT in a network namespace", file=sys.stderr)
+            results += hostnet.run(wanted)
     if "P2" in wanted:
         print("• P2: booting", file=sys.stderr)
         results += asyncio.run(_bench_boot())

@@ -27,8 +27,8 @@ from banger.model.image import ImageManifest
 from banger.model.kernel import KernelManifest
 from banger.model.machine import Machine
 from banger.model.vm import VmRecord, VmSpec, VmState
-from banger.network.ports import find_port
-from banger.network.user import plan_user_network
+from banger.services.hostnet.contract import Wish
+from banger.services.hostnet.user import lease_user
 from banger.services.vms.layout import Layout
 from banger.services.vms.plan import GuestKeys, compose_boot_config, compose_machine
 from banger.vmm.contract import Vmm
@@ -91,11 +91,11 @@ class BootBench:
         if self._image.work_seed is not None:
             clone_sparse(self._image_directory / self._image.work_seed, layout.work_disk)
         key = make_key_pair("bench")
-        network = plan_user_network(vm.id, nat=False, ssh_port=find_port())
-        guest = compose_boot_config(vm, self._kernel, network, GuestKeys(key.private, key.public, key.public))
+        lease = lease_user(Wish(vm_id=vm.id, name=vm.name, nat=False, publish=()))
+        guest = compose_boot_config(vm, self._kernel, lease, GuestKeys(key.private, key.public, key.public))
         base = (self._kernel_directory / self._kernel.base_initramfs).read_bytes()
         layout.initramfs.write_bytes(base + render_boot_archive(guest))
-        return compose_machine(vm, layout, self._kernel, self._kernel_directory, network), layout
+        return compose_machine(vm, layout, self._kernel, self._kernel_directory, lease.network), layout
 
 
 def _record(has_work_disk: bool) -> VmRecord:

@@ -14,7 +14,7 @@ DRIFT_LIMIT = 2.0
 
 
 class Result(NamedTuple):
-    """`ratio` is candidate / reference, or its inverse where more is better; `target` is in the same sense."""
+    """`ratio` is candidate / reference, or its inverse where a speed-up is told; `target` is in the same sense."""
 
     id: str
     what: str
@@ -52,6 +52,18 @@ def compare_rates(
     ratio = candidate / reference
     return Result(
         id_, what, ratio, candidate, reference, unit, len(candidates), f"≥ {at_least}", ratio >= at_least
+    )
+
+
+def compare_speed(
+    id_: str, what: str, candidates: list[float], references: list[float], *, unit: str, at_least: float
+) -> Result:
+    """Durations; the ratio says how many times faster the candidate is."""
+    _check_drift(id_, references)
+    candidate, reference = statistics.median(candidates), statistics.median(references)
+    ratio = reference / candidate
+    return Result(
+        id_, what, ratio, candidate, reference, unit, len(candidates), f"≥ {at_least:g}×", ratio >= at_least
     )
 
 

@@ -10,6 +10,9 @@ from banger.model.vm import VmRecord, VmState
 
 Natural = Annotated[int, Meta(ge=0)]
 Cells = Annotated[int, Meta(ge=1, le=65535)]
+PublishedPort = Annotated[
+    str, field("[IP:]HOST:GUEST[/udp], on loopback unless IP says otherwise", positional=True, metavar="PORT")
+]
 Deadline = Annotated[float, Meta(ge=0, le=86400)]
 
 
@@ -115,6 +118,14 @@ class VmCreate(Request[VmDetails]):
         int | None, field("size of the root disk", flag="system-overlay-size", unit="bytes")
     ] = None
     nat: Annotated[bool, field("let the guest reach the network outside")] = False
+    publish: Annotated[
+        list[str],
+        field(
+            "[IP:]HOST:GUEST[/udp]: lead a port of this host to the guest; repeatable",
+            short="p",
+            metavar="PORT",
+        ),
+    ] = []
     labels: Annotated[dict[str, str], field("KEY=VALUE, repeatable", flag="label", short="l")] = {}
     start: Annotated[bool, field("start it as well", hidden=True)] = True
     ephemeral: Annotated[bool, field("delete it when its first command ends", hidden=True)] = False
@@ -162,6 +173,37 @@ class VmDelete(Request[Nothing]):
 
     vm: VmReference
     force: Annotated[bool, field("a running VM too", short="f")] = False
+
+
+@declare("vm.set", effect=Effect.CHANGE)
+class VmSet(Request[VmDetails]):
+    """Changes a VM: NAT at once where it is on the bridge; its sizes while it is stopped."""
+
+    vm: VmReference
+    nat: Annotated[bool | None, field("let the guest reach the network outside", negatable=True)] = None
+    vcpus: Annotated[int | None, field("number of virtual CPUs", flag="vcpu", metavar="N")] = None
+    memory_mib: Annotated[
+        int | None, field("memory, for example 2G", flag="memory", unit="mib", short="m")
+    ] = None
+    disk_size_bytes: Annotated[
+        int | None, field("size of the work disk at /root; it only grows", flag="disk-size", unit="bytes")
+    ] = None
+
+
+@declare("vm.publish", effect=Effect.CHANGE)
+class VmPublish(Request[VmDetails]):
+    """Leads a port of this host to a running VM, from now on and at its next starts."""
+
+    vm: VmReference
+    port: PublishedPort
+
+
+@declare("vm.unpublish", effect=Effect.CHANGE)
+class VmUnpublish(Request[VmDetails]):
+    """Takes a published port back."""
+
+    vm: VmReference
+    port: PublishedPort
 
 
 @declare("vm.prune", effect=Effect.DESTROY)

@@ -5,7 +5,13 @@ needs the socket's path for every command.
 """
 
 import os
+import stat
 from typing import NamedTuple
+
+# Of a system installation:
+SYSTEM_RUNTIME = "/run/banger"  # belongs to its owner
+ROOT_SOCKET = "/run/banger-root/root.sock"  # the root helper's
+ROOT_PROGRAM = "/usr/local/lib/banger/banger-root"  # what runs as root
 
 
 class Paths(NamedTuple):
@@ -26,6 +32,10 @@ class Paths(NamedTuple):
         return self.runtime + "/daemon.lock"
 
     @property
+    def state_lock(self) -> str:
+        return self.state + "/daemon.lock"
+
+    @property
     def log(self) -> str:
         return self.state + "/daemon.log"
 
@@ -41,8 +51,9 @@ class Paths(NamedTuple):
 def find_paths() -> Paths:
     """The directories of the user this process runs as (XDG Base Directory Specification).
 
-    `BANGER_RUNTIME_DIR` moves the sockets; without XDG_RUNTIME_DIR they live in /run/banger for root
-    and in /tmp/banger-UID for others, where the owner and mode are verified before use.
+    `BANGER_RUNTIME_DIR` moves the sockets, `BANGER_CONFIG_DIR` the configuration. Who owns a system installation
+    finds the sockets in /run/banger; without XDG_RUNTIME_DIR they live in /run/banger-0 for root and in
+    /tmp/banger-UID for others, where the owner and mode are verified before use.
     """
     home = os.environ.get("HOME") or "/"
 
@@ -51,7 +62,7 @@ def find_paths() -> Paths:
         return (value if value.startswith("/") else f"{home}/{fallback}") + "/banger"
 
     return Paths(
-        config=xdg("XDG_CONFIG_HOME", ".config"),
+        config=os.environ.get("BANGER_CONFIG_DIR") or xdg("XDG_CONFIG_HOME", ".config"),
         state=xdg("XDG_STATE_HOME", ".local/state"),
         data=xdg("XDG_DATA_HOME", ".local/share"),
         cache=xdg("XDG_CACHE_HOME", ".cache"),
@@ -63,8 +74,19 @@ def _runtime_directory() -> str:
     named = os.environ.get("BANGER_RUNTIME_DIR")
     if named:
         return named
+    uid = os.getuid()
+    if uid != 0 and _is_system_runtime_of(uid):
+        return SYSTEM_RUNTIME
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if base.startswith("/"):
         return base + "/banger"
-    uid = os.getuid()
-    return "/run/banger" if uid == 0 else f"/tmp/banger-{uid}"  # noqa: S108 (verified before use)
+    return "/run/banger-0" if uid == 0 else f"/tmp/banger-{uid}"  # noqa: S108 (verified before use)
+
+
+def _is_system_runtime_of(uid: int) -> bool:
+    """Root owns no system installation: what is root's there is a leftover."""
+    try:
+        found = os.lstat(SYSTEM_RUNTIME)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid

@@ -29,6 +29,14 @@ DETACH: Row = {
     "short": "d",
     "help": "prepare everything, print the name, do not attach",
 }
+NAMED: Row = {
+    "name": "named",
+    "type": "str",
+    "positional": True,
+    "metavar": "NAME",
+    "unit": "name",
+    "help": "the VM's name; the same as --name",
+}
 NO_START: Row = {"name": "no_start", "type": "bool", "flag": "no-start", "help": "only create it"}
 TTY: Row = {"name": "tty", "type": "bool", "flag": "tty", "short": "t", "help": "ask sshd for a terminal"}
 YES: Row = {"name": "yes", "type": "bool", "flag": "yes", "short": "y", "help": "do not ask"}
@@ -42,7 +50,33 @@ SHELL: Row = {
     "required": True,
 }
 
-GROUPS = ("vm", "image", "kernel", "daemon", "operation")
+OWNER: Row = {
+    "name": "owner",
+    "type": "str",
+    "flag": "owner",
+    "metavar": "USER",
+    "help": "whose VMs they will be; default who called sudo",
+}
+NO_FORWARDING: Row = {
+    "name": "no_forwarding",
+    "type": "bool",
+    "flag": "no-forwarding",
+    "help": "leave net.ipv4.ip_forward as it is; --nat may not work then",
+}
+START: Row = {
+    "name": "start",
+    "type": "bool",
+    "flag": "start",
+    "help": "without systemd: start both in the background",
+}
+PURGE: Row = {
+    "name": "purge",
+    "type": "bool",
+    "flag": "purge",
+    "help": "the owner's VMs, images, kernels and keys, too, and a changed configuration",
+}
+
+GROUPS = ("vm", "image", "kernel", "daemon", "operation", "system")
 
 # run: module and function. method: whose parameters it takes (hidden ones left out); also: named parameters of
 # other methods. flags: what only the CLI knows. many: several references. rest: the name of what follows `--`.
@@ -55,12 +89,15 @@ COMMANDS: dict[str, Row] = {
         "flags": (REMOVE, DETACH, QUIET),
         "rest": "CMD",
     },
-    "vm create": {"run": "vm:create", "method": "vm.create", "flags": (NO_START, QUIET, JSON)},
+    "vm create": {"run": "vm:create", "method": "vm.create", "flags": (NAMED, NO_START, QUIET, JSON)},
     "vm start": {"run": "vm:change", "method": "vm.start", "flags": (QUIET, JSON), "many": True},
     "vm stop": {"run": "vm:change", "method": "vm.stop", "flags": (QUIET, JSON), "many": True},
     "vm restart": {"run": "vm:change", "method": "vm.restart", "flags": (QUIET, JSON), "many": True},
     "vm kill": {"run": "vm:change", "method": "vm.kill", "flags": (QUIET, JSON), "many": True},
     "vm delete": {"run": "vm:change", "method": "vm.delete", "flags": (QUIET, JSON), "many": True},
+    "vm set": {"run": "vm:change", "method": "vm.set", "flags": (JSON,), "many": True},
+    "vm publish": {"run": "vm:publish", "method": "vm.publish", "flags": (JSON,)},
+    "vm unpublish": {"run": "vm:publish", "method": "vm.unpublish", "flags": (JSON,)},
     "vm list": {"run": "vmlist:show_list", "method": "vm.list", "flags": (JSON,)},
     "vm show": {"run": "vm:show", "method": "vm.show", "flags": (JSON,)},
     "vm exec": {
@@ -98,6 +135,25 @@ COMMANDS: dict[str, Row] = {
     "operation show": {"run": "operation:show", "method": "operation.show", "flags": (JSON,)},
     "operation watch": {"run": "operation:watch", "method": "operation.watch", "flags": (QUIET, JSON)},
     "operation cancel": {"run": "operation:cancel", "method": "operation.cancel", "flags": (JSON,)},
+    "system install": {
+        "run": "system:install",
+        "summary": "Installs the root helper and the daemon as services of the system, or upgrades them.",
+        "flags": (OWNER, NO_FORWARDING, START),
+    },
+    "system status": {
+        "run": "system:status",
+        "summary": "What is installed for the system, whether it is whole, and whether it runs.",
+        "flags": (JSON,),
+    },
+    "system restart": {
+        "run": "system:restart",
+        "summary": "Starts helper and daemon anew; VMs run on.",
+    },
+    "system uninstall": {
+        "run": "system:uninstall",
+        "summary": "Removes what system install has laid down. Refused while VMs run.",
+        "flags": (PURGE, YES),
+    },
     "doctor": {"run": "system:doctor", "method": "doctor.run", "flags": (JSON,)},
     "version": {
         "run": "system:version",
@@ -130,6 +186,7 @@ class Parameter:
         "help",
         "metavar",
         "name",
+        "negatable",
         "positional",
         "required",
         "short",
@@ -149,6 +206,7 @@ class Parameter:
         self.choices: tuple[str, ...] = row.get("choices", ())
         self.positional: bool = row.get("positional", False)
         self.required: bool = row.get("required", False)
+        self.negatable: bool = row.get("negatable", False)  # --no-FLAG says that it is not
 
 
 class Command:

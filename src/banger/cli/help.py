@@ -61,6 +61,13 @@ behind an error is an operation's.
   banger operation list              what is going on and what went on
   banger operation watch ID          follow one that was begun elsewhere
   banger operation cancel ID         stop it and undo what it did""",
+    "system": """\
+Installing for the system: a small helper that is root, so that VMs get addresses and names of their own, and
+the daemon as a service of its owner's, which is not. Everything but the bridge works without.
+
+  sudo banger system install         install it for who calls sudo; again: upgrade it
+  banger system status               what is installed, is it whole, does it run
+  sudo banger system uninstall       remove it; VMs and images stay""",
 }
 
 # group: what comes next
@@ -70,6 +77,7 @@ NEXT: dict[str, str] = {
     "kernel": "banger vm run --kernel NAME, or banger image build --kernel NAME for all VMs of an image",
     "daemon": "banger doctor (what is missing here), banger operation list (what the daemon does)",
     "operation": "banger operation show ID (its stages, its result or error)",
+    "system": "banger doctor (what is missing), banger vm run --nat",
 }
 
 COMMANDS: dict[str, str] = {
@@ -93,7 +101,7 @@ Next: banger vm exec, banger vm ssh, banger vm stop""",
 Prints the name of the new VM.
 
 Examples:
-  banger vm create --name web --vcpu 2 --memory 2G
+  banger vm create web --vcpu 2 --memory 2G --nat --publish 8080:80
   banger vm create --no-start --label team=web
 
 Next: banger vm exec NAME -- CMD, banger vm ssh NAME""",
@@ -138,6 +146,22 @@ Examples:
   bash   source <(banger completion bash)       in ~/.bashrc
   zsh    source <(banger completion zsh)        in ~/.zshrc
   fish   banger completion fish > ~/.config/fish/completions/banger.fish""",
+    "system install": """\
+Lays down /usr/local/lib/banger/banger-root, the units banger-root.service and banger.service, and
+/etc/banger; turns on IPv4 forwarding; waits until the daemon answers. Where systemd does not run it prints
+what to run instead, or runs it (--start).
+
+Examples:
+  sudo banger system install
+  sudo banger system install --owner alice --no-forwarding
+
+Next: banger system status, banger vm run --nat""",
+    "system status": "Exits with 69 unless all is well; each problem names the command that mends it.",
+    "system uninstall": """\
+Without --purge the owner's VMs, images and kernels stay, and so does a changed /etc/banger/config.toml.
+
+Example:
+  sudo banger system uninstall --purge""",
     "doctor": "Exits with 69 if a check has failed.",
     "daemon status": "Never starts it. Exits with 69 if it does not run.",
 }
@@ -196,6 +220,8 @@ def _usage(command: Command) -> str:
 
 def _flag_words(parameter: Parameter) -> str:
     words = f"--{parameter.flag}" if parameter.type == "bool" else f"--{parameter.flag} {parameter.metavar}"
+    if parameter.negatable:
+        words = f"--[no-]{parameter.flag}"
     return f"-{parameter.short}, {words}" if parameter.short else f"    {words}"
 
 

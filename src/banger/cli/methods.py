@@ -154,6 +154,7 @@ METHODS: dict[str, dict[str, Any]] = {
             {'name': 'disk_size_bytes', 'type': 'int', 'flag': 'disk-size', 'help': 'size of the work disk at /root', 'unit': 'bytes'},
             {'name': 'system_overlay_size_bytes', 'type': 'int', 'flag': 'system-overlay-size', 'help': 'size of the root disk', 'unit': 'bytes'},
             {'name': 'nat', 'type': 'bool', 'flag': 'nat', 'help': 'let the guest reach the network outside', 'default': False},
+            {'name': 'publish', 'type': 'list', 'flag': 'publish', 'help': '[IP:]HOST:GUEST[/udp]: lead a port of this host to the guest; repeatable', 'short': 'p', 'metavar': 'PORT'},
             {'name': 'labels', 'type': 'map', 'flag': 'label', 'help': 'KEY=VALUE, repeatable', 'short': 'l'},
             {'name': 'start', 'type': 'bool', 'flag': 'start', 'help': 'start it as well', 'hidden': True, 'default': True},
             {'name': 'ephemeral', 'type': 'bool', 'flag': 'ephemeral', 'help': 'delete it when its first command ends', 'hidden': True, 'default': False},
@@ -197,6 +198,33 @@ METHODS: dict[str, dict[str, Any]] = {
         'parameters': (
             {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
             {'name': 'force', 'type': 'bool', 'flag': 'force', 'help': 'a running VM too', 'short': 'f', 'default': False},
+        ),
+    },
+    'vm.set': {
+        'help': 'Changes a VM: NAT at once where it is on the bridge; its sizes while it is stopped.',
+        'effect': 'change', 'kind': 'immediate',
+        'parameters': (
+            {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
+            {'name': 'nat', 'type': 'bool', 'flag': 'nat', 'help': 'let the guest reach the network outside', 'negatable': True},
+            {'name': 'vcpus', 'type': 'int', 'flag': 'vcpu', 'help': 'number of virtual CPUs', 'metavar': 'N'},
+            {'name': 'memory_mib', 'type': 'int', 'flag': 'memory', 'help': 'memory, for example 2G', 'unit': 'mib', 'short': 'm'},
+            {'name': 'disk_size_bytes', 'type': 'int', 'flag': 'disk-size', 'help': 'size of the work disk at /root; it only grows', 'unit': 'bytes'},
+        ),
+    },
+    'vm.publish': {
+        'help': 'Leads a port of this host to a running VM, from now on and at its next starts.',
+        'effect': 'change', 'kind': 'immediate',
+        'parameters': (
+            {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
+            {'name': 'port', 'type': 'str', 'positional': True, 'help': '[IP:]HOST:GUEST[/udp], on loopback unless IP says otherwise', 'metavar': 'PORT', 'required': True},
+        ),
+    },
+    'vm.unpublish': {
+        'help': 'Takes a published port back.',
+        'effect': 'change', 'kind': 'immediate',
+        'parameters': (
+            {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
+            {'name': 'port', 'type': 'str', 'positional': True, 'help': '[IP:]HOST:GUEST[/udp], on loopback unless IP says otherwise', 'metavar': 'PORT', 'required': True},
         ),
     },
     'vm.prune': {

@@ -83,6 +83,7 @@ class _Reader:
         self._waiting = self._command.positionals
         self._flags = {f"--{p.flag}": p for p in self._command.parameters if p.flag}
         self._flags |= {f"-{p.short}": p for p in self._command.parameters if p.short}
+        self._negations = {f"--no-{p.flag}": p for p in self._command.parameters if p.negatable}
 
     def read(self) -> None:
         while self._next < len(self._words):
@@ -102,11 +103,12 @@ class _Reader:
         if word == "--help":
             raise HelpAsked(self._command.name)
         flag, equals, value = word.partition("=")
-        parameter = self._get_flag(flag)
+        negated = flag in self._negations
+        parameter = self._negations[flag] if negated else self._get_flag(flag)
         if parameter.type == "bool":
             if equals:
                 raise refuse(f"{flag} takes no value", hint=f"write {flag} alone")
-            self._arguments.values[parameter.name] = True
+            self._set_switch(parameter, not negated)
         else:
             self._set(parameter, value if equals else self._take_value(parameter))
 
@@ -118,7 +120,7 @@ class _Reader:
             parameter = self._get_flag("-" + letters[0])
             letters = letters[1:]
             if parameter.type == "bool":
-                self._arguments.values[parameter.name] = True
+                self._set_switch(parameter, True)
                 continue
             self._set(parameter, letters or self._take_value(parameter))
             return
@@ -157,6 +159,12 @@ class _Reader:
         self._next += 1
         return self._words[self._next - 1]
 
+    def _set_switch(self, parameter: Parameter, on: bool) -> None:
+        if self._arguments.values.setdefault(parameter.name, on) is not on:
+            raise refuse(
+                f"--{parameter.flag} and --no-{parameter.flag} contradict each other", hint="give one"
+            )
+
     def _set(self, parameter: Parameter, word: str) -> None:
         value = parse_value(parameter, word)
         values = self._arguments.values
@@ -173,7 +181,7 @@ class _Reader:
         try:
             return self._flags[flag]
         except KeyError:
-            known = [name for name in self._flags if name.startswith("--")]
+            known = [name for name in (*self._flags, *self._negations) if name.startswith("--")]
             close = _closest(flag, known)
             hint = f"did you mean {close}?" if close else _see_help(self._command)
             raise refuse(f"banger {self._command.name} has no flag {flag}", hint=hint) from None

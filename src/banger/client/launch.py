@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DEADLINE_S = 60.0
+INSTALL_RECORD = "/etc/banger/install.json"
+_SYSTEM_DOWN = "the daemon that the system runs for you is down"
 _LOG_TAIL_BYTES = 2000
+_RECORD_BYTES_MAX = 1024 * 1024
 
 
 def daemon_argv() -> tuple[str, ...]:
@@ -36,8 +39,10 @@ def daemon_argv() -> tuple[str, ...]:
 def start_daemon(argv: Sequence[str] | None = None, *, deadline_s: float = DEADLINE_S) -> None:
     """Returns when a daemon listens: the one started here, or one that another client has started meanwhile.
 
-    Raises the daemon's own problem, or Failure when it dies silently or misses the deadline.
+    Raises the daemon's own problem, or Failure when it dies silently or misses the deadline, or when it is the
+    system that runs this user's daemon.
     """
+    _refuse_a_second_daemon()
     runtime = ensure_runtime_directory()
     with _turn(runtime + "/start.lock"):
         from banger.client.blocking import find_connection
@@ -56,6 +61,38 @@ def start_daemon(argv: Sequence[str] | None = None, *, deadline_s: float = DEADL
             os.close(ready)
             if told >= 0:
                 os.close(told)
+
+
+def explain_absence() -> str:
+    """For people: a daemon that does not run, and what starts it."""
+    if (command := _find_system_start()) is not None:
+        return f"{_SYSTEM_DOWN}: {command}"
+    return "the daemon does not run; it starts when a command needs it"
+
+
+def _refuse_a_second_daemon() -> None:
+    """Where the system runs this user's daemon, one of our own beside it would write to the same database."""
+    if (command := _find_system_start()) is not None:
+        raise Failure("unavailable", _SYSTEM_DOWN, hint=command)
+
+
+def _find_system_start() -> str | None:
+    """What starts the daemon that the system runs for this user. A runtime directory that is named is somebody's own
+    arrangement."""
+    if os.environ.get("BANGER_RUNTIME_DIR") or not _is_installed_for(os.getuid()):
+        return None
+    with_systemd = Path("/run/systemd/system").is_dir()
+    return "sudo systemctl start banger" if with_systemd else "sudo banger system restart"
+
+
+def _is_installed_for(uid: int) -> bool:
+    """By the record of `banger system install`. One that cannot be read decides nothing."""
+    try:
+        with Path(INSTALL_RECORD).open("rb") as record:
+            found = wire.decode_json(record.read(_RECORD_BYTES_MAX).decode())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("uid") == uid
 
 
 def ensure_runtime_directory() -> str:

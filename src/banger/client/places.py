@@ -7,6 +7,9 @@ two together.
 from __future__ import annotations
 
 import os
+from stat import S_ISDIR
+
+SYSTEM_RUNTIME = "/run/banger"  # of a system installation; belongs to its owner
 
 
 def runtime_directory() -> str:
@@ -14,11 +17,22 @@ def runtime_directory() -> str:
     named = os.environ.get("BANGER_RUNTIME_DIR")
     if named:
         return named
+    uid = os.getuid()
+    if uid != 0 and _is_system_runtime_of(uid):
+        return SYSTEM_RUNTIME
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if base.startswith("/"):
         return base + "/banger"
-    uid = os.getuid()
-    return "/run/banger" if uid == 0 else f"/tmp/banger-{uid}"  # noqa: S108 (verified before use)
+    return "/run/banger-0" if uid == 0 else f"/tmp/banger-{uid}"  # noqa: S108 (verified before use)
+
+
+def _is_system_runtime_of(uid: int) -> bool:
+    """Root owns no system installation: what is root's there is a leftover."""
+    try:
+        found = os.lstat(SYSTEM_RUNTIME)
+    except OSError:
+        return False
+    return S_ISDIR(found.st_mode) and found.st_uid == uid
 
 
 def socket_path() -> str:

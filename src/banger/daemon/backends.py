@@ -4,21 +4,18 @@ Owns what was learned of this host, so that `explain` need not wait. The VMM its
 by its contract only. Firecracker will stand beside QEMU here.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from banger.api.vm import Posture
 from banger.base.problem import Problem
 from banger.model.vm import LIVE, VmRecord
-from banger.network.user import GATEWAY
 from banger.services.checks.contract import Verdict
+from banger.services.hostnet.contract import Standing
 from banger.vmm.choose import choose_vmm
 from banger.vmm.contract import Capability, Vmm
 
 _HARDWARE, _EMULATION = "kvm", "tcg"
-_NO_NAT_TEXT = "no root helper is installed: ports are forwarded on loopback, nothing goes out"
-_NAT_TEXT = (
-    f"no root helper is installed: the guest reaches the network and, at {GATEWAY}, this host's loopback"
-)
 
 
 class Trial(Protocol):
@@ -49,9 +46,10 @@ class _Learned(NamedTuple):
 
 
 class Backends:
-    def __init__(self, wanted: str, qemu: TriedVmm) -> None:
+    def __init__(self, wanted: str, qemu: TriedVmm, explain_network: Callable[[VmRecord], Standing]) -> None:
         self._wanted = wanted
         self._qemu = qemu
+        self._explain_network = explain_network
         self._learned = _Learned()
 
     async def choose(self) -> Vmm:
@@ -82,12 +80,13 @@ class Backends:
             if accelerator == _HARDWARE:
                 reason = f"it was started before KVM could be used: banger vm restart {vm.name}"
             backend, accelerator = runtime.backend, runtime.accelerator
+        network = self._explain_network(vm)
         return Posture(
             backend=backend,
             accelerator=accelerator,
             accelerator_reason="" if accelerator == _HARDWARE else reason,
-            network_mode="user",
-            network_reason=_NAT_TEXT if vm.spec.nat else _NO_NAT_TEXT,
+            network_mode=network.mode.value,
+            network_reason=network.reason,
             storage_driver="qcow2 overlay, raw work disk",
             memory_backing=runtime.memory if runtime else "",
         )

@@ -1,6 +1,7 @@
 """The daemon from its first line to its last: directories, lock, services, socket; then all of it backwards.
 
-`python -m banger.daemon [--foreground] [--ready-fd N]`. Without --foreground the log goes to the log file.
+`python -m banger.daemon [--foreground] [--keep-vms] [--ready-fd N]`. Without --foreground the log goes to the log
+file; with --keep-vms a signal leaves the VMs running.
 It does not fork: who starts it in the background gives it a session of its own.
 """
 
@@ -40,7 +41,8 @@ async def serve(
     ensure_directories(paths)
     # Connections close last, after store, socket and lock: a client that sees the end may start a new daemon.
     async with open_server() as server:
-        with hold_lock(Path(paths.lock)), shutdown.handle_signals():
+        # Of both directories: two daemons with different sockets must not share a database.
+        with hold_lock(Path(paths.lock)), hold_lock(Path(paths.state_lock)), shutdown.handle_signals():
             start_logging("info", None if foreground else Path(paths.log))
             async with open_services(paths) as services:
                 logging.getLogger().setLevel(services.log_level.upper())
@@ -70,7 +72,11 @@ def main(arguments: list[str] | None = None) -> int:
         herald = Herald(options.ready_fd)
         from banger.daemon.wiring import open_services
 
-        asyncio.run(serve(find_paths(), open_services, herald=herald, foreground=options.foreground))
+        shutdown = Shutdown(keep_vms=options.keep_vms)
+        work = serve(
+            find_paths(), open_services, herald=herald, shutdown=shutdown, foreground=options.foreground
+        )
+        asyncio.run(work)
     except Problem as problem:
         return _report(herald, problem)
     except Exception as error:
@@ -97,6 +103,7 @@ def _report(herald: Herald, problem: Problem) -> int:
 
 class _Options(NamedTuple):
     foreground: bool = False
+    keep_vms: bool = False
     ready_fd: int | None = None
 
 
@@ -108,11 +115,13 @@ def _parse_arguments(arguments: list[str]) -> _Options:
         name, _, value = argument.partition("=")
         if argument == "--foreground":
             options = options._replace(foreground=True)
+        elif argument == "--keep-vms":
+            options = options._replace(keep_vms=True)
         elif name == "--ready-fd" and (value := value or next(rest, "")).isdecimal():
             options = options._replace(ready_fd=int(value))
         else:
             raise bad_request(
                 f"the daemon does not know {argument!r}",
-                hint="python -m banger.daemon [--foreground] [--ready-fd N]",
+                hint="python -m banger.daemon [--foreground] [--keep-vms] [--ready-fd N]",
             )
     return options

@@ -1,5 +1,8 @@
 """How the daemon ends: asked once, it ends in order; asked twice, it hurries.
 
+Asked by a signal with `keep_vms`, as a system service is, it leaves the VMs running: its successor takes them over.
+When the whole host goes down, its unit asks it to stop them first (`banger.installation.host_shutdown`).
+
 Order: no new connections or calls; operations cancelled and undone; calls cancelled; VMs stopped. Connections
 stay open to the end, so that who asked for the stop sees when it is over.
 """
@@ -23,11 +26,13 @@ log = logging.getLogger(__name__)
 
 
 class Shutdown:
-    """Whether the daemon is to end, and whether to hurry."""
+    """Whether the daemon is to end, whether to hurry, and whether VMs run on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_vms: bool = False) -> None:
         self.asked = asyncio.Event()
         self.hurry = asyncio.Event()
+        self._keep_vms = keep_vms
+        self._by_signal = False
 
     def ask(self) -> None:
         self.asked.set()
@@ -36,7 +41,13 @@ class Shutdown:
         """The first signal asks, the second hurries."""
         if self.asked.is_set():
             self.hurry.set()
+        else:
+            self._by_signal = True
         self.asked.set()
+
+    @property
+    def leaves_vms(self) -> bool:
+        return self._keep_vms and self._by_signal
 
     @contextmanager
     def handle_signals(self) -> Iterator[None]:
@@ -59,6 +70,9 @@ async def end_work(
     server.stop_listening()
     await _close_operations(shutdown, operations)
     server.cancel_calls()
+    if shutdown.leaves_vms:
+        log.info("the VMs run on")
+        return
     with suppress(TimeoutError):
         async with asyncio.timeout(VMS_DEADLINE_S):
             await services.stop_vms(shutdown.hurry)

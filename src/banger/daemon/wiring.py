@@ -12,18 +12,24 @@ from typing import Any
 
 from banger import guest
 from banger.base.files import ensure_private_directory
-from banger.base.paths import Paths
-from banger.base.problem import bad_request
+from banger.base.paths import ROOT_PROGRAM, ROOT_SOCKET, Paths
+from banger.base.problem import Code, Problem, bad_request, unavailable
 from banger.base.tasks import Supervisor
 from banger.daemon.backends import Backends
 from banger.daemon.completion import Completion
 from banger.daemon.contract import OperationHandler, Services, VmCounts
 from banger.daemon.material_calls import MaterialCalls
 from banger.guest.sshkeys import KeyPair, ensure_owner_key
+from banger.images.ownership import Ownership, refuse_ids
 from banger.model.config import Config, parse_config
+from banger.model.network import parse_bridge_cidr
 from banger.model.sizing import HostSize
+from banger.network.bridge import BridgePlan
+from banger.privileged.contract.requests import MapIds, Privileged
 from banger.services.checks.contract import CheckSurroundings
 from banger.services.checks.service import CheckService
+from banger.services.hostnet.bridge import Allowances, BridgeNetwork
+from banger.services.hostnet.service import HostNetwork
 from banger.services.images.service import ImageService
 from banger.services.kernels.service import KernelService
 from banger.services.vms.layout import Layouts
@@ -31,6 +37,7 @@ from banger.services.vms.lifecycle import Surroundings
 from banger.services.vms.service import VmService
 from banger.store.contract import Store
 from banger.store.sqlite import open_store
+from banger.vmm.identity import find_start_time
 from banger.vmm.qemu.backend import QemuVmm
 
 GUEST_PROGRAM = Path(guest.__file__).parent / "bin" / f"banger-init-{platform.machine()}"
@@ -70,22 +77,28 @@ async def open_services(paths: Paths) -> AsyncIterator[Services]:
         ensure_private_directory(directory)
     store = open_store(Path(paths.database))
     qemu = QemuVmm(cache=cache / "kvm-verdict.json", qemu=config.qemu_bin)
-    backends = Backends(config.vmm, qemu)
     try:
         async with Supervisor() as tasks:
+            networks = open_networks(config, tasks)
+            backends = Backends(config.vmm, qemu, networks.explain)
             kernels = KernelService(
                 data / "kernels",
                 GUEST_PROGRAM,
                 users_of=lambda kernel: [vm.name for vm in store.vms.list() if vm.spec.kernel == kernel.name],
             )
+            ownership = Ownership(map_ids)
             images = ImageService(
                 data / "images",
                 users_of=lambda image: [vm.name for vm in store.vms.list() if vm.image_id == image.id],
+                ownership=ownership,
             )
-            vms = VmService(_vm_surroundings(paths, config, store, images, kernels, backends), tasks)
-            checks = CheckService(_check_surroundings(paths, config, backends))
+            vms = VmService(
+                _vm_surroundings(paths, config, store, images, kernels, backends, networks), tasks
+            )
+            checks = CheckService(_check_surroundings(paths, config, backends, networks, ownership))
             try:
                 await vms.recover()
+                networks.open()
                 tasks.start(_sweep(images, kernels), name="sweep")
                 tasks.start(backends.learn(), name="learn what this host can run")
                 yield Services(
@@ -102,9 +115,66 @@ async def open_services(paths: Paths) -> AsyncIterator[Services]:
                 )
             finally:
                 await vms.close()
+                await networks.close()
     finally:
         await qemu.close()
         store.close()
+
+
+def open_networks(config: Config, tasks: Supervisor) -> HostNetwork:
+    """By the helper where there is one, as root without, else in user mode. Opens nothing yet."""
+    privileged = None if config.network == "user" else find_privileged()
+    if privileged is None:
+        return HostNetwork(config.network, None, _explain_absence(config), tasks)
+    bridge = BridgeNetwork(
+        privileged,
+        BridgePlan(config.bridge_name, parse_bridge_cidr(config.bridge_cidr)),
+        Allowances(config.allow_networks, config.allow_host_ports, config.allow_guests),
+        pool_target=config.tap_pool_size,
+        tasks=tasks,
+    )
+    return HostNetwork(config.network, bridge, None, tasks)
+
+
+def find_root_socket() -> Path:
+    """`BANGER_ROOT_SOCKET` names another helper's socket than the installed one's."""
+    return Path(os.environ.get("BANGER_ROOT_SOCKET") or ROOT_SOCKET)
+
+
+def find_privileged() -> Privileged | None:
+    """The helper where one is named or has a socket, this process where it is root."""
+    socket = find_root_socket()
+    if os.environ.get("BANGER_ROOT_SOCKET") or socket.exists():
+        from banger.privileged.client import HelperClient
+
+        return HelperClient(socket)
+    if os.getuid() == 0:
+        from banger.privileged.inprocess import InProcess
+
+        return InProcess()
+    return None
+
+
+async def map_ids(pid: int) -> None:
+    """Subordinate ids for the user namespace of a child of ours, by the helper; on a connection of its own, as this is
+    rare and has nothing to do with the network mode. Raises Problem."""
+    privileged = find_privileged()
+    if privileged is None:
+        await refuse_ids(pid)
+        return
+    try:
+        start_time = find_start_time(pid)
+        if start_time is None:
+            raise Problem(Code.OPERATION_FAILED, f"process {pid} has ended before its ids were mapped")
+        await privileged.call(MapIds(pid=pid, start_time=start_time))
+    finally:
+        await privileged.close()
+
+
+def _explain_absence(config: Config) -> Problem:
+    if config.network == "user":
+        return unavailable('the configuration says network = "user"')
+    return unavailable("no root helper is installed", hint="sudo banger system install")
 
 
 def _vm_surroundings(
@@ -114,6 +184,7 @@ def _vm_surroundings(
     images: ImageService,
     kernels: KernelService,
     backends: Backends,
+    networks: HostNetwork,
 ) -> Surroundings:
     key_path = Path(config.ssh_key_path or f"{paths.data}/ssh/id_ed25519").expanduser()
 
@@ -125,6 +196,7 @@ def _vm_surroundings(
         images=images,
         kernels=kernels,
         backends=backends,
+        networks=networks,
         config=config,
         host=measure_host(),
         layouts=Layouts(Path(paths.state) / "vms", Path(paths.runtime) / "vms"),
@@ -133,7 +205,9 @@ def _vm_surroundings(
     )
 
 
-def _check_surroundings(paths: Paths, config: Config, backends: Backends) -> CheckSurroundings:
+def _check_surroundings(
+    paths: Paths, config: Config, backends: Backends, networks: HostNetwork, ownership: Ownership
+) -> CheckSurroundings:
     return CheckSurroundings(
         paths=paths,
         config=config,
@@ -143,6 +217,10 @@ def _check_surroundings(paths: Paths, config: Config, backends: Backends) -> Che
         images=Path(paths.data) / "images",
         kernels=Path(paths.data) / "kernels",
         guest_program=GUEST_PROGRAM,
+        ownership=ownership,
+        networks=networks,
+        root_socket=find_root_socket(),
+        root_program=Path(ROOT_PROGRAM),
     )
 
 
@@ -162,6 +240,9 @@ def _handlers(
         "vm.restart": OperationHandler(vms.restart, vms.subject),
         "vm.kill": OperationHandler(vms.kill, vms.subject),
         "vm.delete": OperationHandler(vms.delete, vms.subject),
+        "vm.set": vms.set,
+        "vm.publish": vms.publish,
+        "vm.unpublish": vms.unpublish,
         "vm.prune": vms.prune,
         "vm.ssh": vms.ssh,
         "vm.exec": vms.execute,

@@ -16,7 +16,7 @@ from banger.base.process import Argv, get_tool, start_process
 from banger.base.progress import Progress, stage
 from banger.images import ext4
 from banger.images.archive import Copied, TreeEdit, copy_archive
-from banger.images.ownership import get_root_prefix, remove_owned_tree
+from banger.images.ownership import Ownership
 from banger.images.tools import render_problem, run_tool
 
 ROOTFS = "rootfs.ext4"
@@ -37,38 +37,50 @@ class BuiltImage(NamedTuple):
 
 
 async def build_disks(
-    archive: Path, edit: TreeEdit, directory: Path, size_bytes: int, progress: Progress
+    archive: Path,
+    edit: TreeEdit,
+    directory: Path,
+    size_bytes: int,
+    progress: Progress,
+    ownership: Ownership,
 ) -> Copied:
     """rootfs.ext4 and work-seed.ext4 in `directory`, of the archive after the edit."""
-    mke2fs = ext4.get_mke2fs()
-    prefix = await get_root_prefix()
     tree = directory / "tree"
     tree.mkdir(mode=0o755)
     try:
-        with stage(progress, "unpack"):
-            copied = await unpack_archive(
-                archive, tree, edit, progress, prefix=prefix, limit_bytes=size_bytes * 9 // 10
-            )
-            await check_directory(tree / "root", prefix=prefix)
-            progress.tell(f"{copied.entries} entries")
-        with stage(progress, "make file systems"):
-            root = ext4.plan_disk(
-                mke2fs, directory / ROOTFS, tree, size_bytes, label="root", journal_mib=_ROOT_JOURNAL_MIB
-            )
-            await ext4.make_disk(root, prefix=prefix)
-            work = ext4.plan_disk(
-                mke2fs,
-                directory / WORK_SEED,
-                tree / "root",
-                WORK_SEED_BYTES,
-                label="work",
-                journal_mib=_WORK_JOURNAL_MIB,
-            )
-            await ext4.make_disk(work, prefix=prefix)
-            for argv in ext4.plan_home(ext4.get_debugfs(), directory / WORK_SEED):
-                await ext4.make_disk(argv)
+        async with ownership.open_root() as prefix:
+            return await _build_disks(archive, edit, tree, size_bytes, progress, prefix)
     finally:
-        await asyncio.shield(remove_owned_tree(tree))
+        await asyncio.shield(ownership.remove_tree(tree))
+
+
+async def _build_disks(
+    archive: Path, edit: TreeEdit, tree: Path, size_bytes: int, progress: Progress, prefix: Argv
+) -> Copied:
+    mke2fs = ext4.get_mke2fs()
+    directory = tree.parent
+    with stage(progress, "unpack"):
+        copied = await unpack_archive(
+            archive, tree, edit, progress, prefix=prefix, limit_bytes=size_bytes * 9 // 10
+        )
+        await check_directory(tree / "root", prefix=prefix)
+        progress.tell(f"{copied.entries} entries")
+    with stage(progress, "make file systems"):
+        root = ext4.plan_disk(
+            mke2fs, directory / ROOTFS, tree, size_bytes, label="root", journal_mib=_ROOT_JOURNAL_MIB
+        )
+        await ext4.make_disk(root, prefix=prefix)
+        work = ext4.plan_disk(
+            mke2fs,
+            directory / WORK_SEED,
+            tree / "root",
+            WORK_SEED_BYTES,
+            label="work",
+            journal_mib=_WORK_JOURNAL_MIB,
+        )
+        await ext4.make_disk(work, prefix=prefix)
+        for argv in ext4.plan_home(ext4.get_debugfs(), directory / WORK_SEED):
+            await ext4.make_disk(argv)
     return copied
 
 

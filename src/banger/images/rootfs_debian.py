@@ -1,7 +1,8 @@
 """A Debian userland by mmdebstrap, with the mirrors that it or the host is configured with.
 
-As root it works in a mount namespace of its own, so that nothing it mounts outlives it; otherwise in a user
-namespace. Leaves nothing outside the directory that the caller owns (an unprivileged run uses TMPDIR, too).
+As root it works in a mount namespace of its own, so that nothing it mounts outlives it; otherwise in a user namespace
+of ours (ownership.py), in which it makes the other ones itself. Leaves nothing outside the directory that the caller
+owns (an unprivileged run uses TMPDIR, too).
 """
 
 import os
@@ -11,7 +12,7 @@ from banger.base.problem import Code, Problem
 from banger.base.process import Argv, get_tool
 from banger.base.progress import Progress, stage
 from banger.images.debian_trim import DEBIAN_EDIT
-from banger.images.ownership import get_root_prefix
+from banger.images.ownership import Ownership
 from banger.images.rootfs import BuiltImage, build_disks
 from banger.images.tools import run_told, run_tool
 from banger.model.image import ImageRecipe
@@ -56,14 +57,16 @@ def plan_bootstrap(mmdebstrap: str, recipe: ImageRecipe, archive: Path, *, mode:
     )
 
 
-async def build_debian(recipe: ImageRecipe, directory: Path, progress: Progress) -> BuiltImage:
+async def build_debian(
+    recipe: ImageRecipe, directory: Path, progress: Progress, ownership: Ownership
+) -> BuiltImage:
     """rootfs.ext4 and work-seed.ext4 in `directory`."""
     mmdebstrap = get_tool("mmdebstrap", package="mmdebstrap")
-    await get_root_prefix()  # refuses now rather than after the bootstrap
     archive = directory / "bootstrap.tar"
     with stage(progress, "bootstrap"):
-        await _bootstrap(mmdebstrap, recipe, archive, progress)
-    copied = await build_disks(archive, DEBIAN_EDIT, directory, recipe.size_bytes, progress)
+        async with ownership.open_root() as prefix:
+            await _bootstrap(mmdebstrap, recipe, archive, progress, prefix)
+    copied = await build_disks(archive, DEBIAN_EDIT, directory, recipe.size_bytes, progress, ownership)
     archive.unlink()
     return BuiltImage(f"mmdebstrap {recipe.suite}", copied.os_release)
 
@@ -76,8 +79,9 @@ async def _find_mount_namespace() -> Argv:
     return prefix if answer == b"yes\n" else ()
 
 
-async def _bootstrap(mmdebstrap: str, recipe: ImageRecipe, archive: Path, progress: Progress) -> None:
-    prefix: Argv = ()
+async def _bootstrap(
+    mmdebstrap: str, recipe: ImageRecipe, archive: Path, progress: Progress, prefix: Argv
+) -> None:
     tmpdir: Path | None = None
     mode = "unshare"
     if os.getuid() == 0:

@@ -27,7 +27,7 @@ from banger.base.problem import Code, Outcome, Problem, not_found, unavailable
 from banger.base.progress import Progress
 from banger.base.units import render_size
 from banger.images.namelock import hold_name, try_hold_name
-from banger.images.ownership import remove_owned_tree
+from banger.images.ownership import Ownership
 from banger.model.names import is_material_name, validate_material_name
 
 MANIFEST = "manifest.json"
@@ -78,15 +78,18 @@ class Shelf(Generic[M]):
         users_of: Callable[[M], Sequence[str]],
         is_known: Callable[[str], bool],
         find_damage: Callable[[Stored[M]], str | None],
+        ownership: Ownership | None = None,
     ) -> None:
         """`users_of` names the VMs that use a build; `is_known` tells whether one of the name could be made;
-        `find_damage` says what is wrong with files of the right sizes, and looks at a few bytes only."""
+        `find_damage` says what is wrong with files of the right sizes, and looks at a few bytes only;
+        `ownership` removes what a build has given to other owners."""
         self.directory = directory
         self._manifest_type = manifest_type
         self._wording = wording
         self._users_of = users_of
         self._is_known = is_known
         self._find_damage = find_damage
+        self._ownership = ownership or Ownership()
 
     def find(self, untrusted_name: str) -> Stored[M] | None:
         """The published build, checked as far as is cheap. Raises `unavailable` when it is damaged."""
@@ -176,7 +179,7 @@ class Shelf(Generic[M]):
                 place = directory
                 self._link(name, directory)
         except BaseException:
-            await asyncio.shield(_remove_quietly(place))
+            await asyncio.shield(self._remove_quietly(place))
             raise
         await self.sweep_name(name)
         return Stored(manifest, directory)
@@ -223,7 +226,15 @@ class Shelf(Generic[M]):
             building = entry.name.startswith(f"{_BUILDING}@{name}@")
             superseded = entry.name.startswith(f"{name}@") and entry.name != current
             if building or (superseded and not self._find_users(name, Path(entry.path))):
-                await _remove_quietly(Path(entry.path))
+                await self._remove_quietly(Path(entry.path))
+
+    async def _remove_quietly(self, path: Path) -> None:
+        """Removes as far as it goes; what an orphaned tool still holds is left to the next sweep."""
+        with suppress(Problem):
+            if path.is_symlink():
+                path.unlink(missing_ok=True)
+            else:
+                await self._ownership.remove_tree(path)
 
     def check_space(self, name: str, needed_bytes: int) -> None:
         """Raises `no_space`, with numbers, before anything is begun."""
@@ -326,12 +337,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-async def _remove_quietly(path: Path) -> None:
-    """Removes as far as it goes; what an orphaned tool still holds is left to the next sweep."""
-    with suppress(Problem):
-        if path.is_symlink():
-            path.unlink(missing_ok=True)
-        else:
-            await remove_owned_tree(path)

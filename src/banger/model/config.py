@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,13 @@ from banger.model.image import DEFAULT_IMAGE
 from banger.model.kernel import DEFAULT_KERNEL
 from banger.model.machine import DISK_BYTES_MIN, MEMORY_MIB_MIN
 from banger.model.names import validate_material_name
+from banger.model.network import (
+    DEFAULT_BRIDGE,
+    DEFAULT_CIDR,
+    parse_bridge_cidr,
+    parse_network,
+    validate_bridge_name,
+)
 from banger.model.sizing import Asked
 from banger.model.vm import VmSpec, validate_spec
 
@@ -39,6 +46,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ssh_key_path: str | None = None
     default_image: str = DEFAULT_IMAGE
     default_kernel: str = DEFAULT_KERNEL
+    network: Literal["auto", "bridge", "user"] = "auto"
+    bridge_name: str = DEFAULT_BRIDGE
+    bridge_cidr: str = DEFAULT_CIDR
+    tap_pool_size: Annotated[int, msgspec.Meta(ge=0, le=64)] = 4
+    allow_networks: tuple[str, ...] = ()
+    allow_host_ports: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
+    allow_guests: bool = False
     vm_defaults: VmDefaults = VmDefaults()
 
     @property
@@ -119,6 +133,9 @@ _CHECKS: dict[str, Callable[[Config], object]] = {
     "ssh_key_path": _check_ssh_key_path,
     "default_image": lambda config: validate_material_name("image", config.default_image),
     "default_kernel": lambda config: validate_material_name("kernel", config.default_kernel),
+    "bridge_name": lambda config: validate_bridge_name(config.bridge_name),
+    "bridge_cidr": lambda config: parse_bridge_cidr(config.bridge_cidr),
+    "allow_networks": lambda config: [parse_network(text) for text in config.allow_networks],
     **{key: partial(_check_size, key=key) for key in _SIZES},
 }
 _EXAMPLES = {
@@ -128,6 +145,13 @@ _EXAMPLES = {
     "ssh_key_path": '"~/.ssh/banger"',
     "default_image": f'"{DEFAULT_IMAGE}"',
     "default_kernel": f'"{DEFAULT_KERNEL}"',
+    "network": '"auto", "bridge" or "user"',
+    "bridge_name": f'"{DEFAULT_BRIDGE}"',
+    "bridge_cidr": f'"{DEFAULT_CIDR}"',
+    "tap_pool_size": "4",
+    "allow_networks": '["192.168.1.0/24"]',
+    "allow_host_ports": "[5432]",
+    "allow_guests": "true",
     "vcpu": "2",
     "memory": '"2G"',
     "disk_size": '"20G"',
@@ -153,7 +177,7 @@ def _explain(message: str) -> _Refusal:
         table = "[vm_defaults] has" if section is VmDefaults else "there are"
         keys = ", ".join(section.__struct_fields__)
         return _Refusal(unknown.group(1), "is no key that banger knows", f"{table} {keys}")
-    key = place.rpartition(".")[2]
+    key = place.rpartition(".")[2].partition("[")[0]  # an entry of a list is its key's matter
     return _Refusal(key, reason[:1].lower() + reason[1:], _example(key))
 
 

@@ -19,6 +19,7 @@ DISK_BYTES_MAX = 16 * 1024 * GIB
 OVERLAY_BYTES_MAX = 4 * 1024**4  # one cluster of first-level table (vmm/overlay.py)
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TAP = re.compile(r"[a-z0-9-]{1,15}")  # IFNAMSIZ
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -60,6 +61,16 @@ class UserNetwork(msgspec.Struct, frozen=True, kw_only=True, tag="user"):
     forwards: tuple[PortForward, ...] = ()
 
 
+class TapNetwork(msgspec.Struct, frozen=True, kw_only=True, tag="tap"):
+    """A link to a bridge of the host. The VMM is given the tap's descriptor at its start, or opens it by name."""
+
+    mac: str
+    tap: str
+
+
+Network = UserNetwork | TapNetwork
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """The hardware of one VM. Paths are absolute and the VMM's user may read them."""
 
@@ -71,7 +82,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     initramfs: str
     kernel_arguments: tuple[str, ...]
     disks: tuple[Disk, ...]
-    network: UserNetwork | None
+    network: Network | None
     agent_channel: str  # the name of the guest's virtio-serial port
 
 
@@ -106,9 +117,13 @@ def _validate_disks(disks: tuple[Disk, ...]) -> None:
             raise bad_request(f"two disks have the serial {serial!r}")
 
 
-def _validate_network(network: UserNetwork) -> None:
+def _validate_network(network: Network) -> None:
     if not _MAC.fullmatch(network.mac):
         raise bad_request(f"{network.mac!r} is not a MAC address")
+    if isinstance(network, TapNetwork):
+        if not _TAP.fullmatch(network.tap):
+            raise bad_request(f"{network.tap!r} is not a tap")
+        return
     for forward in network.forwards:
         if forward.protocol not in {"tcp", "udp"}:
             raise bad_request(f"{forward.protocol!r} cannot be forwarded", hint="use tcp or udp")

@@ -27,6 +27,7 @@ class VmState(Enum):
     ERROR = "error"
 
 
+LOOPBACK = "127.0.0.1"
 STARTABLE = frozenset({VmState.CREATED, VmState.STOPPED, VmState.ERROR})
 LIVE = frozenset({VmState.STARTING, VmState.RUNNING, VmState.STOPPING})
 
@@ -40,6 +41,13 @@ class Origin(Enum):
     FLOOR = "floor"
 
 
+class NetworkMode(Enum):
+    """How a VM is on the network: on the host's bridge with an address of its own, or behind its VMM."""
+
+    BRIDGE = "bridge"
+    USER = "user"
+
+
 class VmSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a VM is made of. Sizes in the units of their names; validated by `validate_spec`."""
 
@@ -50,11 +58,14 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True):
     disk_size_bytes: int
     system_overlay_size_bytes: int
     nat: bool = False
+    publish: tuple[PortForward, ...] = ()
     origins: dict[str, Origin] = {}
 
 
 class VmRuntime(msgspec.Struct, frozen=True, kw_only=True):
-    """The identity of a running VM, written before it is used, so that cleanup can find it again."""
+    """The identity of a running VM, written before it is used, so that cleanup can find it again.
+
+    `address` and `ssh_port` are where the host reaches its sshd."""
 
     backend: str
     pid: int
@@ -64,8 +75,10 @@ class VmRuntime(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str
     memory: str = ""
     serial_log: str = ""
+    network_mode: NetworkMode = NetworkMode.USER
+    tap: str = ""
+    address: str = LOOPBACK
     ssh_port: int = 0
-    forwards: tuple[PortForward, ...] = ()
     boot_id: str = ""
 
 
@@ -82,6 +95,7 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Between the row's writing and `prepared`, and from `removing` on, what is on disk may be half of it; a
     daemon that finds such a row removes the rest. `image_directory` is the very build that root stands on.
+    `ssh_port` (user mode) and `address` (bridge) stay the VM's across restarts.
     """
 
     id: str
@@ -103,6 +117,7 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
     prepared: bool = False
     removing: bool = False
     ssh_port: int = 0
+    address: str = ""
 
 
 def validate_spec(spec: VmSpec) -> VmSpec:

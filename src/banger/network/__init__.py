@@ -1,1 +1,1 @@
-"""How guests reach the world and the host reaches them: address plans and ports."""
+"""How guests reach the world and the host reaches them: address plans, ports, names and resolvers."""

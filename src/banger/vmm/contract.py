@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from banger.model.machine import Machine
+from banger.model.machine import Machine, PortForward
 
 
 class Capability(Enum):
@@ -70,8 +70,9 @@ class Vmm(Protocol):
         """What this host lets the back end do. Tries, never assumes; the verdict is remembered.
         Raises `unavailable` with a hint when the back end cannot run at all."""
 
-    async def start(self, machine: Machine, place: Place) -> Handle:
-        """Starts the VMM and the guest's first instruction. Cancelled or failed: no process, no socket."""
+    async def start(self, machine: Machine, place: Place, tap: int | None = None) -> Handle:
+        """Starts the VMM and the guest's first instruction. Cancelled or failed: no process, no socket.
+        `tap` is the descriptor of the machine's tap, if it has one; it stays the caller's."""
 
     async def wait_exit(self, handle: Handle) -> Exit:
         """Returns when the VMM is gone. An event, never a poll. Works for adopted handles too (pidfd)."""
@@ -99,3 +100,13 @@ class Vmm(Protocol):
 
     async def close(self) -> None:
         """Lets go of monitors and watches; the guests run on and can be adopted by a later daemon."""
+
+
+class Forwarding(Protocol):
+    """Of a back end with `USER_NETWORK`: ports of the host that lead to a running guest, changed while it runs."""
+
+    async def add_forward(self, handle: Handle, forward: PortForward) -> None:
+        """Raises `conflict` when the host's port is taken."""
+
+    async def remove_forward(self, handle: Handle, forward: PortForward) -> None:
+        """Idempotent."""

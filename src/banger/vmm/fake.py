@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from banger.base.problem import Code, Problem, unavailable
-from banger.model.machine import Machine, validate_machine
+from banger.model.machine import Machine, PortForward, validate_machine
 from banger.vmm.boot_files import verify_disk, verify_initramfs, verify_kernel
 from banger.vmm.contract import Capability, Exit, Handle, Liveness, Place
 from banger.vmm.exits import KILLED, POWER_OFF, UNKNOWN
@@ -60,6 +60,7 @@ class FakeProcess:
         self.running = asyncio.Event()
         self.running.set()
         self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.forwards: set[PortForward] = set()
         self._guest = guest
         self._one_at_a_time = asyncio.Lock()
         self._connections: set[asyncio.Task[None]] = set()
@@ -153,7 +154,7 @@ class FakeVmm:
             raise unavailable("the fake VMM is not installed", hint="sudo apt-get install fake")
         return frozenset({Capability.PAUSE, Capability.USER_NETWORK})
 
-    async def start(self, machine: Machine, place: Place) -> Handle:
+    async def start(self, machine: Machine, place: Place, tap: int | None = None) -> Handle:
         validate_machine(machine)
         await self.capabilities()
         verify_kernel(Path(machine.kernel))
@@ -222,6 +223,12 @@ class FakeVmm:
 
     async def resume(self, handle: Handle) -> None:
         self._get(handle).running.set()
+
+    async def add_forward(self, handle: Handle, forward: PortForward) -> None:
+        self._get(handle).forwards.add(forward)
+
+    async def remove_forward(self, handle: Handle, forward: PortForward) -> None:
+        self._get(handle).forwards.discard(forward)
 
     async def connect_agent(self, handle: Handle) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:

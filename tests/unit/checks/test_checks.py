@@ -1,37 +1,13 @@
+import contextlib
 import os
 import stat
 
 import pytest
 
 from banger.api.system import DoctorRun
-from banger.base.paths import Paths
-from banger.base.units import GIB
-from banger.model.config import Config
-from banger.model.sizing import HostSize
-from banger.services.checks import service
+from banger.base.problem import unavailable
+from banger.services.checks import image_tools, service
 from banger.services.checks.contract import CheckSurroundings, Verdict
-
-
-@pytest.fixture
-def around(tmp_path):
-    for name in ("state", "data", "run"):
-        (tmp_path / name).mkdir(mode=0o700)
-    program = tmp_path / "program"
-    program.write_bytes(b"\x7fELF" + bytes(100))
-
-    async def works():
-        return Verdict(True, "it works")
-
-    return CheckSurroundings(
-        paths=Paths(*(str(tmp_path / name) for name in ("config", "state", "data", "cache", "run"))),
-        config=Config(),
-        host=HostSize(4, 8 * GIB),
-        try_vmm=works,
-        try_accelerator=works,
-        images=tmp_path / "data" / "images",
-        kernels=tmp_path / "data" / "kernels",
-        guest_program=program,
-    )
 
 
 async def find(around: CheckSurroundings) -> dict:
@@ -45,6 +21,7 @@ async def test_what_works_passes_and_missing_material_is_only_a_warning(around):
     assert found["vmm"].verdict == "pass"
     assert found["guest program"].verdict == "pass"
     assert found["own posture"].verdict == "pass"
+    assert {found[name].verdict for name in ("network", "forwarding", "names", "root helper")} == {"pass"}
     assert found["kernel and image"].verdict == "warn"
     assert "banger image build" in found["kernel and image"].fix
 
@@ -105,3 +82,22 @@ async def test_a_check_that_cannot_be_made_is_a_finding(around, monkeypatch):
     finding = (await find(around))["memory"]
     assert finding.verdict == "fail"
     assert "/proc/meminfo" in finding.text
+
+
+@pytest.mark.parametrize("ids", [True, False])
+async def test_the_way_to_build_images_is_tried_as_a_build_takes_it(around, monkeypatch, ids):
+    @contextlib.asynccontextmanager
+    async def open_root():
+        if not ids:
+            raise unavailable("alice has no ids", hint="sudo usermod alice")
+        yield ("/usr/bin/nsenter", "--")
+
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    monkeypatch.setattr(image_tools, "find_tool", lambda name: name)
+    monkeypatch.setattr(around.ownership, "open_root", open_root)
+    finding = await image_tools.check(around)
+    if ids:
+        assert (finding.verdict, finding.fix) == ("pass", None)
+    else:
+        assert (finding.verdict, finding.fix) == ("warn", "sudo usermod alice")
+        assert finding.text == "images cannot be built without root: alice has no ids"

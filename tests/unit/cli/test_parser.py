@@ -66,7 +66,7 @@ def test_several_references_are_kept_in_order():
         (["vm", "create", "--name", "a", "--name", "b"], "given twice", "once"),
         (["vm", "create", "--name", "Web_1"], "'Web_1' is not a VM name", "lower-case"),
         (["vm", "create", "--label", "x"], "'x' is not KEY=VALUE", "team=web"),
-        (["vm", "create", "x"], "one argument too many", "--help"),
+        (["vm", "create", "x", "y"], "one argument too many", "--help"),
         (["vm", "stop", "--timeout", "10", "a"], "'10' is not a duration", "30s"),
         (["vm", "stop"], "VM is missing", "banger vm stop --help"),
         (["vm", "exec", "web"], "CMD is missing", "--help"),

@@ -133,9 +133,67 @@ def test_places_are_those_of_the_daemon(monkeypatch, environment):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert (places.socket_path(), places.log_path()) == (find_paths().socket, find_paths().log)
-    monkeypatch.setattr(os, "getuid", lambda: 1234)
-    assert places.socket_path() == find_paths().socket
+    for uid in (os.getuid(), 0, 1234):
+        monkeypatch.setattr(os, "getuid", lambda uid=uid: uid)
+        assert (places.socket_path(), places.log_path()) == (find_paths().socket, find_paths().log)
+
+
+@pytest.mark.parametrize(
+    ("owner", "uid", "environment", "expected"),
+    [
+        (1234, 1234, {}, "{system}"),
+        (1234, 1234, {"XDG_RUNTIME_DIR": "/run/user/1234"}, "{system}"),
+        (1234, 1234, {"BANGER_RUNTIME_DIR": "/x"}, "/x"),
+        (1234, 1235, {}, "/tmp/banger-1235"),
+        (1234, 1235, {"XDG_RUNTIME_DIR": "/run/user/1235"}, "/run/user/1235/banger"),
+        (1234, 0, {}, "/run/banger-0"),
+        (0, 0, {}, "/run/banger-0"),
+        (None, 1234, {}, "/tmp/banger-1234"),
+    ],
+)
+def test_the_owner_of_a_system_installation_finds_its_daemon(
+    monkeypatch, tmp_path, owner, uid, environment, expected
+):
+    from banger.base import paths
+
+    for name in ("BANGER_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    system = tmp_path / "system"
+    if owner is not None:
+        system.mkdir()
+    found = os.lstat
+
+    def lstat(path):
+        state = found(path)
+        return os.stat_result([*state[:4], owner, *state[5:]]) if path == str(system) else state
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    for module in (paths, places):
+        assert module.SYSTEM_RUNTIME == "/run/banger"
+        monkeypatch.setattr(module, "SYSTEM_RUNTIME", str(system))
+    assert places.runtime_directory() == paths.find_paths().runtime == expected.format(system=system)
+
+
+def test_what_is_no_directory_is_nobodys_runtime(monkeypatch, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.delenv("BANGER_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setattr(os, "getuid", lambda: (tmp_path / "link").lstat().st_uid or 1)
+    monkeypatch.setattr(places, "SYSTEM_RUNTIME", str(tmp_path / "link"))
+    assert places.runtime_directory() == "/run/user/7/banger"
+
+
+def test_the_configuration_can_be_named(monkeypatch):
+    from banger.base.paths import find_paths
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/c")
+    monkeypatch.delenv("BANGER_CONFIG_DIR", raising=False)
+    assert find_paths().config_file == "/c/banger/config.toml"
+    monkeypatch.setenv("BANGER_CONFIG_DIR", "/etc/banger")
+    assert find_paths().config_file == "/etc/banger/config.toml"
 
 
 def test_numbers_are_those_of_the_daemon():

@@ -122,3 +122,33 @@ def test_a_runtime_directory_that_others_could_use_is_refused(runtime, wrong):
         runtime.symlink_to("elsewhere") if wrong == "link" else runtime.touch()
     with pytest.raises(Failure):
         launch.ensure_runtime_directory()
+
+
+@pytest.mark.parametrize(
+    ("content", "refused"),
+    [
+        ('{"uid": %d}', True),
+        ('{"uid": 4711}', False),
+        ("{", False),
+        ("[]", False),
+        (None, False),
+    ],
+)
+def test_where_the_system_runs_the_daemon_no_second_one_is_started(
+    program, monkeypatch, tmp_path, runtime, content, refused
+):
+    record = tmp_path / "install.json"
+    if content is not None:
+        record.write_text(content % os.getuid() if "%" in content else content)
+    monkeypatch.setattr(launch, "INSTALL_RECORD", str(record))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.delenv("BANGER_RUNTIME_DIR")
+    argv = program("tell({'error': {'code': 'conflict', 'message': 'locked'}})")
+    if refused:
+        with pytest.raises(Failure, match="the daemon that the system runs for you is down") as caught:
+            launch.start_daemon(argv)
+        assert caught.value.hint in ("sudo systemctl start banger", "sudo banger system restart")
+    else:
+        launch.start_daemon(argv)
+    monkeypatch.setenv("BANGER_RUNTIME_DIR", str(runtime))
+    launch.start_daemon(argv)

@@ -67,9 +67,9 @@ class Daemon:
 
 
 @asynccontextmanager
-async def running_daemon(paths):
+async def running_daemon(paths, *, keep_vms=False):
     ready, told = os.pipe()
-    services, shutdown = FakeServices(), Shutdown()
+    services, shutdown = FakeServices(), Shutdown(keep_vms=keep_vms)
     loop = asyncio.get_running_loop()
     is_ready = asyncio.Event()
     loop.add_reader(ready, is_ready.set)
@@ -202,6 +202,14 @@ async def test_the_second_signal_hurries(paths):
             assert not event.is_set()
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.wait_for(event.wait(), 5)
+
+
+@pytest.mark.parametrize(("by_signal", "stopped"), [(True, False), (False, True)])
+async def test_a_system_service_leaves_its_vms_unless_its_owner_stops_it(paths, by_signal, stopped):
+    async with running_daemon(paths, keep_vms=True) as daemon:
+        (daemon.shutdown.ask_by_signal if by_signal else daemon.shutdown.ask)()
+        await asyncio.wait_for(daemon.task, 5)
+        assert daemon.services.stopped.is_set() is stopped
 
 
 async def test_hurrying_does_not_wait_for_an_undo(paths):

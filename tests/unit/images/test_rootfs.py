@@ -11,6 +11,7 @@ from banger.base.problem import Code, Problem
 from banger.base.progress import Silent
 from banger.images import rootfs
 from banger.images.archive import MOUNT_POINTS, TreeEdit
+from banger.images.ownership import Ownership
 
 TOOLS = ("tar", "mke2fs", "debugfs", "stat")
 needs_root_and_tools = pytest.mark.skipif(
@@ -41,13 +42,13 @@ async def test_a_link_in_the_place_of_a_home_never_reaches_mke2fs(tmp_path, monk
     image.mkdir()
     for edit in (TreeEdit(directories=MOUNT_POINTS), TreeEdit()):
         with pytest.raises(Problem, match="no directory") as caught:
-            await rootfs.build_disks(archive, edit, image, 64 << 20, Silent())
+            await rootfs.build_disks(archive, edit, image, 64 << 20, Silent(), Ownership())
         assert caught.value.code is Code.BAD_REQUEST
         assert list(image.iterdir()) == []
     # And should the archive's own check ever miss one:
     monkeypatch.setattr("banger.images.archive.MOUNT_POINTS", {})
     with pytest.raises(Problem, match="/root of the archive is no directory") as caught:
-        await rootfs.build_disks(archive, TreeEdit(), image, 64 << 20, Silent())
+        await rootfs.build_disks(archive, TreeEdit(), image, 64 << 20, Silent(), Ownership())
     assert caught.value.code is Code.BAD_REQUEST
     assert list(image.iterdir()) == []
 

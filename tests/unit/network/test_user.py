@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from banger.base.problem import Problem
 from banger.model.machine import PortForward
-from banger.network.ports import find_port, is_port_free
+from banger.network.ports import check_port, find_port
 from banger.network.user import derive_mac, plan_user_network
 
 
@@ -37,5 +37,6 @@ def test_a_port_is_kept_while_it_is_free_and_replaced_when_it_is_not():
     port = find_port()
     assert find_port(port) == port
     with socket.create_server(("127.0.0.1", port)):
-        assert not is_port_free(port)
+        with pytest.raises(Problem, match="taken"):
+            check_port(PortForward(host_address="127.0.0.1", host_port=port, guest_port=80))
         assert find_port(port) != port

@@ -3,8 +3,9 @@
 import json
 
 import msgspec
+import pytest
 
-from banger.model.machine import Disk, DiskFormat, Machine, PortForward
+from banger.model.machine import Disk, DiskFormat, Machine, PortForward, TapNetwork
 from banger.network.user import plan_user_network
 from banger.vmm.qemu.argv import Accelerator, Descriptors, render_argv, render_kernel_arguments
 
@@ -69,13 +70,15 @@ GOLDEN = """
 """
 
 
-def render(machine=MACHINE, accelerator=Accelerator.TCG, tsc_khz=2_300_000, serial_log="/s/serial.log"):
+def render(
+    machine=MACHINE, accelerator=Accelerator.TCG, tsc_khz=2_300_000, serial_log="/s/serial.log", tap=None
+):
     return render_argv(
         machine,
         qemu="/usr/bin/qemu-system-x86_64",
         accelerator=accelerator,
         tsc_khz=tsc_khz,
-        descriptors=Descriptors(agent=7, control=8, memory=9),
+        descriptors=Descriptors(agent=7, control=8, memory=9, tap=tap),
         serial_log=serial_log,
     )
 
@@ -114,3 +117,53 @@ def test_nat_lifts_the_restriction():
     network = plan_user_network("0123", nat=True, ssh_port=2222)
     argv = render(msgspec.structs.replace(MACHINE, network=network))
     assert json.loads(argv[argv.index("-netdev") + 1])["restrict"] is False
+
+
+TAPPED = msgspec.structs.replace(MACHINE, network=TapNetwork(mac="02:00:00:00:00:01", tap="bng-0123abcd"))
+
+
+def test_a_tap_is_a_descriptor_and_its_name_is_not_told():
+    """QEMU may not open a tap by itself: it has neither the right nor, in its sandbox, the call."""
+    argv = render(TAPPED, tap=10)
+    assert json.loads(argv[argv.index("-netdev") + 1]) == {
+        "type": "tap",
+        "id": "net0",
+        "fd": "10",
+        "vhost": False,
+    }
+    assert not any("bng-" in word for word in argv)
+
+
+def test_on_a_tap_the_device_is_the_same_as_in_user_mode():
+    def device(argv):
+        (word,) = [word for word in argv if "virtio-net-device" in word]
+        return json.loads(word)
+
+    tapped, user = device(render(TAPPED, tap=10)), device(render())
+    assert tapped == {**user, "mac": "02:00:00:00:00:01"}
+
+
+def test_nothing_else_changes_with_the_network():
+    def without_network(argv):
+        return [word for word in argv if "net0" not in word]
+
+    assert without_network(render(TAPPED, tap=10)) == without_network(render())
+
+
+def test_a_tap_without_its_descriptor_is_a_mistake_of_ours():
+    with pytest.raises(AssertionError):
+        render(TAPPED)
+
+
+def test_what_is_inherited_is_what_is_named():
+    assert Descriptors(agent=7, control=8, memory=9).inherited == (7, 8, 9)
+    assert Descriptors(agent=7, control=8, memory=9, tap=10).inherited == (7, 8, 9, 10)
+    assert Descriptors(agent=7, control=8, memory=9, tap=0).inherited == (7, 8, 9, 0)
+
+
+def test_a_udp_port_is_forwarded_as_such():
+    port = PortForward(host_address="127.0.0.1", host_port=5353, guest_port=53, protocol="udp")
+    network = plan_user_network("0123", nat=True, ssh_port=2222, published=(port,))
+    argv = render(msgspec.structs.replace(MACHINE, network=network))
+    forwards = json.loads(argv[argv.index("-netdev") + 1])["hostfwd"]
+    assert forwards[1] == {"str": "udp:127.0.0.1:5353-10.0.2.15:53"}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from banger.api.vm import Posture
-from banger.base.problem import not_found
+from banger.base.problem import not_found, unavailable
 from banger.base.progress import Progress
 from banger.base.tasks import Supervisor
 from banger.base.units import GIB, MIB
@@ -21,8 +21,13 @@ from banger.images.shelf import Stored
 from banger.model.config import Config
 from banger.model.image import ImageManifest
 from banger.model.kernel import KernelManifest
+from banger.model.network import parse_bridge_cidr
 from banger.model.sizing import HostSize
 from banger.model.vm import VmRecord
+from banger.network.bridge import BridgePlan
+from banger.privileged.fake import FakePrivileged
+from banger.services.hostnet.bridge import Allowances, BridgeNetwork
+from banger.services.hostnet.service import HostNetwork
 from banger.services.vms.layout import Layouts
 from banger.services.vms.lifecycle import Surroundings
 from banger.services.vms.service import VmService
@@ -139,8 +144,23 @@ def _material(root: Path) -> tuple[Shelf, Shelf]:
     return Shelf(Stored(image, images)), Shelf(Stored(kernel, kernels))
 
 
+def open_networks(privileged: FakePrivileged | None, tasks: Supervisor) -> HostNetwork:
+    """User mode, or a bridge on the fake of root."""
+    if privileged is None:
+        return HostNetwork("auto", None, unavailable("no root helper is installed"), tasks)
+    plan = BridgePlan("br-banger", parse_bridge_cidr("10.209.0.1/24"))
+    bridge = BridgeNetwork(privileged, plan, Allowances(), pool_target=2, tasks=tasks)
+    return HostNetwork("auto", bridge, None, tasks)
+
+
 @pytest.fixture
-def world(root: Path) -> Iterator[World]:
+def privileged() -> FakePrivileged | None:
+    """None: these VMs are in user mode. Tests of the bridge override it."""
+    return None
+
+
+@pytest.fixture
+def world(root: Path, privileged: FakePrivileged | None) -> Iterator[World]:
     guests: list[FakeGuest] = []
 
     async def run_guest(reader, writer, power_off):
@@ -160,6 +180,7 @@ def world(root: Path) -> Iterator[World]:
         images=images,  # type: ignore[arg-type]
         kernels=kernels,  # type: ignore[arg-type]
         backends=FakeBackends(vmm),
+        networks=None,  # type: ignore[arg-type]  # made with the service
         config=Config(),
         host=HostSize(cpus=4, memory_bytes=8 * GIB),
         layouts=Layouts(root / "vms", root / "run"),
@@ -170,9 +191,12 @@ def world(root: Path) -> Iterator[World]:
     @asynccontextmanager
     async def open_service() -> AsyncIterator[VmService]:
         async with Supervisor() as tasks:
-            service = VmService(around, tasks)
+            networks = open_networks(privileged, tasks)
+            service = VmService(around._replace(networks=networks), tasks)
+            networks.open()
             yield service
             await service.close()
+            await networks.close()
 
     yield World(root, store, vmm, guests, around, open_service)
     store.close()

@@ -29,7 +29,14 @@ async def test_create_boots_and_reports_every_stage(vms, world):
     progress = Recorder()
     details = await vms.create(VmCreate(name="web", memory_mib=256), progress)
     assert details.vm.state is VmState.RUNNING
-    assert progress.stages == ["prepare disks", "preflight", "configure guest", "start vmm", "boot guest"]
+    assert progress.stages == [
+        "prepare disks",
+        "preflight",
+        "network",
+        "configure guest",
+        "start vmm",
+        "boot guest",
+    ]
     assert [stage.name for stage in details.vm.boot_stages] == progress.stages[1:]
     assert [stage.name for stage in details.vm.guest_stages] == ["root", "agent"]
     assert details.vm.runtime.boot_id == world.guests[0].boot_id
@@ -221,11 +228,11 @@ async def test_a_port_that_was_snatched_away_is_replaced(vms, world):
     attempts = []
     start = world.vmm.start
 
-    async def refuse_twice(machine, place):
+    async def refuse_twice(machine, place, tap):
         attempts.append(machine.network.forwards[0].host_port)
         if len(attempts) < 3:
             raise Problem(Code.CONFLICT, "the port is taken")
-        return await start(machine, place)
+        return await start(machine, place, tap)
 
     world.vmm.start = refuse_twice
     details = await vms.start(VmStart(vm="web"), QUIET)

@@ -79,7 +79,8 @@ def find_candidates(before: list[str], prefix: str) -> list[str]:
     if rest and (waiting := _find_flag(command, rest[-1])):
         return _find_values(waiting)
     if prefix.startswith("-"):
-        return [f"--{p.flag}\t{p.help}" for p in command.parameters if p.flag]
+        flags = [f"--{p.flag}\t{p.help}" for p in command.parameters if p.flag]
+        return flags + [f"--no-{p.flag}\tnot: {p.help}" for p in command.parameters if p.negatable]
     taken = _count_positionals(command, rest)
     positionals = command.positionals
     if positionals and (command.many or taken < len(positionals)):

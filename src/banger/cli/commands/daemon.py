@@ -11,7 +11,7 @@ from contextlib import suppress
 from banger.cli.output import note, print_json
 from banger.cli.render.tables import render_duration, render_fields, render_size
 from banger.client.blocking import find_connection, open_connection
-from banger.client.launch import daemon_argv
+from banger.client.launch import daemon_argv, explain_absence
 from banger.client.places import socket_path
 from banger.client.statuses import EXIT_STATUS
 from banger.client.wire import Failure
@@ -32,7 +32,7 @@ def status(arguments: Arguments) -> int:
         if arguments.has("json"):
             print_json({"pid": None, "socket": socket_path()})
         else:
-            print("the daemon does not run; it starts when a command needs it")
+            print(explain_absence())
         return EXIT_STATUS["unavailable"]
     with connection:
         state = connection.call("daemon.status")

@@ -1,4 +1,4 @@
-"""`vm create`, `start`, `stop`, `restart`, `kill`, `delete`, `show`, `logs` and `prune`."""
+"""`vm create`, `start`, `stop`, `restart`, `kill`, `delete`, `set`, `show`, `publish`, `logs` and `prune`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 from banger.cli.output import defuse, note, print_json
 from banger.cli.render.tables import render_size
-from banger.cli.render.vm import render_details
+from banger.cli.render.vm import render_details, render_port
 from banger.cli.values import refuse
 from banger.cli.work import change_each, run_operation
 from banger.client.blocking import open_connection
@@ -23,6 +23,10 @@ def create(arguments: Arguments) -> int:
         raise refuse("--no-start and --wait-ssh contradict each other", hint="leave one of them out")
     if arguments.has("no_start"):
         params["start"] = False
+    if arguments.has("named"):
+        if "name" in params:
+            raise refuse("the name is given twice", hint="write it once: as --name or alone")
+        params["name"] = arguments.get("named")
     with open_connection() as connection:
         details = run_operation(connection, "vm.create", params, quiet=arguments.has("quiet"))
     if arguments.has("json"):
@@ -44,6 +48,17 @@ def show(arguments: Arguments) -> int:
         print_json(details)
     else:
         sys.stdout.write(render_details(details))
+    return 0
+
+
+def publish(arguments: Arguments) -> int:
+    """`vm publish` and `vm unpublish`; prints what is published then, one port a line."""
+    with open_connection() as connection:
+        details = connection.call(arguments.command.method, arguments.params())
+    if arguments.has("json"):
+        print_json(details)
+    for port in () if arguments.has("json") else details["vm"]["spec"].get("publish") or ():
+        print(render_port(port))
     return 0
 
 

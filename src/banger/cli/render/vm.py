@@ -25,6 +25,7 @@ def render_details(details: dict[str, Any]) -> str:
             ("spec", render_spec(spec)),
             ("runs on", _render_posture(posture)),
             ("network", _render_network(spec, posture)),
+            ("published", ", ".join(render_port(port) for port in spec.get("publish") or ())),
             ("storage", _render_storage(posture["storage_driver"], use)),
             ("memory", posture["memory_backing"]),
             ("ssh", _render_ssh(details.get("ssh"), vm["name"])),
@@ -48,6 +49,12 @@ def render_spec(spec: dict[str, Any]) -> str:
         ("system_overlay_size_bytes", render_size(spec["system_overlay_size_bytes"]) + " root disk"),
     )
     return ", ".join(f"{text} ({origins[name]})" if name in origins else text for name, text in sizes)
+
+
+def render_port(port: dict[str, Any]) -> str:
+    """As `--publish` takes it, the address always named."""
+    suffix = "/udp" if port.get("protocol") == "udp" else ""
+    return f"{port['host_address']}:{port['host_port']}:{port['guest_port']}{suffix}"
 
 
 def _render_state(vm: dict[str, Any]) -> str:

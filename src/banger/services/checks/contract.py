@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 from banger.api.system import Finding
 from banger.base.paths import Paths
+from banger.images.ownership import Ownership
 from banger.model.config import Config
 from banger.model.sizing import HostSize
+from banger.network.resolvers import RESOLV_CONF
+from banger.services.hostnet.service import HostNetwork
 
 
 class Verdict(NamedTuple):
@@ -19,7 +22,8 @@ class Verdict(NamedTuple):
 
 
 class CheckSurroundings(NamedTuple):
-    """All that checks may look at. The two callables try the VMM and the accelerator for real."""
+    """All that checks may look at. The two callables try the VMM and the accelerator for real. Tests are their own
+    root, by `root_uid`."""
 
     paths: Paths
     config: Config
@@ -29,6 +33,13 @@ class CheckSurroundings(NamedTuple):
     images: Path
     kernels: Path
     guest_program: Path
+    ownership: Ownership
+    networks: HostNetwork
+    root_socket: Path
+    root_program: Path
+    root_uid: int = 0
+    resolv_conf: Path = RESOLV_CONF
+    nsswitch_conf: Path = Path("/etc/nsswitch.conf")
 
 
 Check = Callable[[CheckSurroundings], Awaitable[Finding]]

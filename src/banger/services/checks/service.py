@@ -7,11 +7,15 @@ from banger.base.problem import Problem
 from banger.services.checks import (
     acceleration,
     disk_space,
+    forwarding,
     guest_program,
     image_tools,
     material,
     memory,
+    names,
+    network,
     own_posture,
+    root_helper,
     ssh_client,
     vmm,
 )
@@ -26,7 +30,11 @@ CHECKS: dict[str, Check] = {
     "disk space": disk_space.check,
     "memory": memory.check,
     "ssh client": ssh_client.check,
+    "network": network.check,
+    "forwarding": forwarding.check,
+    "names": names.check,
     "own posture": own_posture.check,
+    "root helper": root_helper.check,
 }
 
 

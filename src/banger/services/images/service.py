@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from banger.base.problem import bad_request, not_found
 from banger.base.progress import Progress, stage
 from banger.images import catalog, rootfs_debian, rootfs_tar
 from banger.images.ext4 import digest_disk, is_ext4
+from banger.images.ownership import Ownership
 from banger.images.rootfs import ROOTFS, WORK_SEED, BuiltImage
 from banger.images.shared_work import SharedWork
 from banger.images.shelf import Shelf, Stored, Wording, list_files
@@ -25,7 +27,6 @@ from banger.model.names import validate_material_name
 StoredImage = Stored[ImageManifest]
 Builder = Callable[[ImageRecipe, Path, Progress], Coroutine[Any, Any, BuiltImage]]
 
-BUILDERS: Mapping[str, Builder] = {"debian": rootfs_debian.build_debian, "tar": rootfs_tar.build_from_tar}
 _WORDING = Wording("image", "banger image list", "banger image build", "banger image build --force")
 
 
@@ -37,10 +38,12 @@ class ImageService:
         directory: Path,
         *,
         users_of: Callable[[ImageManifest], Sequence[str]] = lambda _: (),
-        builders: Mapping[str, Builder] = BUILDERS,
+        builders: Mapping[str, Builder] | None = None,
+        ownership: Ownership | None = None,
     ) -> None:
         """`users_of` names the VMs whose disks stand on a build (by the manifest's id)."""
-        self._builders = builders
+        ownership = ownership or Ownership()
+        self._builders = builders or make_builders(ownership)
         self._shelf = Shelf(
             directory,
             ImageManifest,
@@ -48,6 +51,7 @@ class ImageService:
             users_of,
             is_known=lambda name: catalog.find_image(name) is not None,
             find_damage=_find_damage,
+            ownership=ownership,
         )
         self._work: SharedWork[StoredImage] = SharedWork()
 
@@ -113,6 +117,13 @@ class ImageService:
                     return await asyncio.to_thread(_describe, recipe, digest, built, place)
 
             return await self._shelf.publish(recipe.name, build)
+
+
+def make_builders(ownership: Ownership) -> Mapping[str, Builder]:
+    return {
+        "debian": partial(rootfs_debian.build_debian, ownership=ownership),
+        "tar": partial(rootfs_tar.build_from_tar, ownership=ownership),
+    }
 
 
 def _find_damage(stored: StoredImage) -> str | None:

@@ -19,11 +19,10 @@ from banger.guest.agent import Agent
 from banger.guest.bootconfig import BootConfig, render_boot_archive
 from banger.guest.link import Link, Welcome
 from banger.model.kernel import KernelManifest
-from banger.model.machine import Machine, UserNetwork
+from banger.model.machine import Machine
 from banger.model.vm import Stage, VmRuntime
-from banger.network.user import SSH_PORT
+from banger.services.hostnet.contract import Lease
 from banger.services.vms.layout import Layout
-from banger.services.vms.live import LiveVm
 from banger.vmm.contract import Handle, Vmm
 from banger.vmm.logs import render_tail
 
@@ -40,11 +39,13 @@ class BootPlan(NamedTuple):
     kernel: KernelManifest
     kernel_directory: Path
     layout: Layout
-    network: UserNetwork
+    lease: Lease
 
 
 class Booted(NamedTuple):
-    live: LiveVm
+    vmm: Vmm
+    handle: Handle
+    agent: Agent
     runtime: VmRuntime
     welcome: Welcome
 
@@ -59,17 +60,16 @@ async def boot(plan: BootPlan, vmm: Vmm, record: Record, progress: Progress) -> 
             plan.layout.ensure_runtime()
             await asyncio.to_thread(_write_initramfs, plan)
         with stage(progress, "start vmm"):
-            handle = await vmm.start(plan.machine, plan.layout.place)
+            handle = await vmm.start(plan.machine, plan.layout.place, plan.lease.tap_descriptor)
             undo.push_async_callback(vmm.kill, handle)
             runtime = _runtime(handle, plan)
             record(runtime)
         with stage(progress, "boot guest"):
             link = await _wait_welcome(vmm, handle, plan.layout)
             undo.push_async_callback(link.aclose)
-        agent = Agent(link)
         undo.pop_all()
     runtime = msgspec.structs.replace(runtime, boot_id=link.welcome.boot_id)
-    return Booted(LiveVm(vmm, handle, agent), runtime, link.welcome)
+    return Booted(vmm, handle, Agent(link), runtime, link.welcome)
 
 
 async def _meet_agent(vmm: Vmm, handle: Handle) -> Link:
@@ -116,11 +116,13 @@ def _write_initramfs(plan: BootPlan) -> None:
 
 
 def _runtime(handle: Handle, plan: BootPlan) -> VmRuntime:
-    forwards = plan.network.forwards
+    lease = plan.lease
     return VmRuntime(
         **msgspec.structs.asdict(handle),
-        ssh_port=next((f.host_port for f in forwards if f.guest_port == SSH_PORT), 0),
-        forwards=forwards,
+        network_mode=lease.mode,
+        tap=lease.tap,
+        address=lease.address,
+        ssh_port=lease.ssh_port,
     )
 
 

@@ -6,7 +6,8 @@ announces is done, so that whoever comes after a crash knows what to look for.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,9 +23,10 @@ from banger.guest.link import Link
 from banger.guest.sshkeys import KeyPair
 from banger.model.config import Config
 from banger.model.sizing import HostSize
-from banger.model.vm import LIVE, VmRecord, VmRuntime, VmState
-from banger.network.ports import find_port
-from banger.network.user import SSH_PORT, plan_user_network
+from banger.model.vm import LIVE, NetworkMode, VmRecord, VmRuntime, VmState
+from banger.network.user import SSH_PORT
+from banger.services.hostnet.contract import Lease, Wish
+from banger.services.hostnet.service import HostNetwork
 from banger.services.images.service import ImageService
 from banger.services.kernels.service import KernelService, StoredKernel
 from banger.services.vms.boot import Booted, BootPlan, Record, boot, guest_stages
@@ -60,6 +62,7 @@ class Surroundings(NamedTuple):
     images: ImageService
     kernels: KernelService
     backends: Backends
+    networks: HostNetwork
     config: Config
     host: HostSize
     layouts: Layouts
@@ -81,6 +84,8 @@ class Lifecycle:
             vmm = await around.backends.choose()
             _require_image(vm)
             kernel = await around.kernels.ensure(watch, vm.spec.kernel)
+            mode = (await around.networks.choose()).mode
+            vm = self._reserve_address(vm, mode)
         vm = self.update(vm, state=VmState.STARTING, error=None, runtime=None)
 
         def record(runtime: VmRuntime) -> None:
@@ -88,43 +93,64 @@ class Lifecycle:
             vm = self.update(vm, runtime=runtime)
 
         try:
-            booted = await self._boot(vm, vmm, kernel, record, watch)
+            async with AsyncExitStack() as holding:
+                booted = await self._boot(vm, vmm, kernel, mode, holding, record, watch)
+                vm = self._settle(vm, booted, holding.pop_all(), watch)
         except BaseException as error:
             data = error.as_data() if isinstance(error, Problem) else None
             state = VmState.ERROR if data else before.state
             self.update(vm, state=state, runtime=None, error=data)
             raise
-        vm = self._settle(vm, booted, watch)
         if until_ssh:
             with stage(watch, "wait for ssh"):
-                await wait_ssh(booted.live.agent, vm, timeout_s=_SSH_S)
+                await wait_ssh(booted.agent, vm, timeout_s=_SSH_S)
             vm = self.update(vm, boot_stages=tuple(watch.stages))
         return vm
 
+    def _reserve_address(self, vm: VmRecord, mode: NetworkMode) -> VmRecord:
+        """Written before anything uses it; nothing else runs between the look at the others' and the writing."""
+        if mode is NetworkMode.USER:
+            return vm
+        used = {other.address for other in self._around.vms.list() if other.id != vm.id}
+        own = "" if vm.address in used else vm.address
+        address = self._around.networks.reserve_address(own, used)
+        return self.update(vm, address=address) if address != vm.address else vm
+
     async def _boot(
-        self, vm: VmRecord, vmm: Vmm, kernel: StoredKernel, record: Record, watch: Stopwatch
+        self,
+        vm: VmRecord,
+        vmm: Vmm,
+        kernel: StoredKernel,
+        mode: NetworkMode,
+        holding: AsyncExitStack,
+        record: Record,
+        watch: Stopwatch,
     ) -> Booted:
-        """Keeps the VM's SSH port while it is free. A port that is snatched away in between is tried anew."""
-        preferred: int | None = vm.ssh_port or None
+        """In user mode the VMM listens itself: an SSH port that is snatched away in between is tried anew."""
+        wish = compose_wish(vm)
         for attempt in range(_PORT_ATTEMPTS):
-            plan = await self._plan(vm, kernel, find_port(preferred))
+            with stage(watch, "network"):
+                lease = await holding.enter_async_context(self._around.networks.lease(wish, mode))
+            plan = await self._plan(vm, kernel, lease)
             try:
                 return await boot(plan, vmm, record, watch)
             except Problem as problem:
-                if problem.code is not Code.CONFLICT or attempt + 1 == _PORT_ATTEMPTS:
+                snatched = problem.code is Code.CONFLICT and mode is NetworkMode.USER
+                if not snatched or attempt + 1 == _PORT_ATTEMPTS:
                     raise
-                preferred = None
+                wish = wish._replace(ssh_port=0)
         raise AssertionError("unreachable")
 
-    def _settle(self, vm: VmRecord, booted: Booted, watch: Stopwatch) -> VmRecord:
-        self.live.add(vm.id, booted.live)
+    def _settle(self, vm: VmRecord, booted: Booted, holding: AsyncExitStack, watch: Stopwatch) -> VmRecord:
+        self.live.add(vm.id, LiveVm(booted.vmm, booted.handle, booted.agent, holding))
+        in_user_mode = booted.runtime.network_mode is NetworkMode.USER
         return self.update(
             vm,
             state=VmState.RUNNING,
             runtime=booted.runtime,
             boot_stages=tuple(watch.stages),
             guest_stages=guest_stages(booted.welcome),
-            ssh_port=booted.runtime.ssh_port,
+            ssh_port=booted.runtime.ssh_port if in_user_mode else vm.ssh_port,
             last_touched_at=utc_now(),
         )
 
@@ -140,15 +166,26 @@ class Lifecycle:
                     await live.agent.power_off(grace_s=deadline_s / 2)
             except (Problem, TimeoutError) as error:
                 _log.info("the agent did not take the power-off", extra={"vm": vm.id, "why": repr(error)})
-            await live.vmm.stop(live.handle, deadline_s=deadline_s)
-            await live.agent.link.aclose()
+            with self._still_live(vm.id, live):
+                await live.vmm.stop(live.handle, deadline_s=deadline_s)
+            await live.let_go()
         return self._rest(vm)
+
+    @contextmanager
+    def _still_live(self, vm_id: str, live: LiveVm) -> Iterator[None]:
+        """A VMM that could not be ended keeps what it holds on the host until the next try, or its end."""
+        try:
+            yield
+        except Problem:
+            self.live.add(vm_id, live)
+            raise
 
     async def kill(self, vm: VmRecord, *, error: dict[str, Any] | None = None) -> VmRecord:
         live = await self.live.take(vm.id)
         if live is not None:
-            await live.vmm.kill(live.handle)
-            await live.agent.link.aclose()
+            with self._still_live(vm.id, live):
+                await live.vmm.kill(live.handle)
+            await live.let_go()
         elif vm.runtime is not None:
             await self._around.backends.by_name(vm.runtime.backend).kill(_handle(vm.runtime))
         elif vm.state is VmState.STARTING:
@@ -182,7 +219,9 @@ class Lifecycle:
         except (Problem, OSError, TimeoutError) as error:
             _log.warning("a VM could not be taken over", extra={"vm": vm.id, "why": repr(error)})
             return False
-        self.live.add(vm.id, LiveVm(vmm, handle, Agent(link)))
+        holding = AsyncExitStack()
+        await holding.enter_async_context(self._around.networks.adopt(compose_wish(vm), vm.runtime))
+        self.live.add(vm.id, LiveVm(vmm, handle, Agent(link), holding))
         self.update(vm, state=VmState.RUNNING)
         _log.info("took over a running VM", extra={"vm": vm.id, "pid": handle.pid})
         return True
@@ -204,26 +243,25 @@ class Lifecycle:
         if live is None:
             return
         await live.vmm.kill(live.handle)
-        await live.agent.link.aclose()
+        await live.let_go()
         failure = Problem(Code.OPERATION_FAILED, exit_.reason, hint=f"banger vm logs {vm.name}")
         self._rest(vm, error=None if exit_.clean else failure.as_data())
 
-    async def _plan(self, vm: VmRecord, kernel: StoredKernel, ssh_port: int) -> BootPlan:
+    async def _plan(self, vm: VmRecord, kernel: StoredKernel, lease: Lease) -> BootPlan:
         around = self._around
         layout = self._layout(vm)
-        network = plan_user_network(vm.id, nat=vm.spec.nat, ssh_port=ssh_port)
         keys = GuestKeys(
             host_private=layout.host_key.read_bytes(),
             host_public=layout.host_key.with_suffix(".pub").read_text("ascii").strip(),
             authorized=(await asyncio.to_thread(around.owner_key)).public,
         )
         return BootPlan(
-            machine=compose_machine(vm, layout, kernel.manifest, kernel.directory, network),
-            guest=compose_boot_config(vm, kernel.manifest, network, keys),
+            machine=compose_machine(vm, layout, kernel.manifest, kernel.directory, lease.network),
+            guest=compose_boot_config(vm, kernel.manifest, lease, keys),
             kernel=kernel.manifest,
             kernel_directory=kernel.directory,
             layout=layout,
-            network=network,
+            lease=lease,
         )
 
     def _layout(self, vm: VmRecord) -> Layout:
@@ -257,6 +295,18 @@ def _require_image(vm: VmRecord) -> None:
             hint=f"banger vm delete {vm.name}",
             outcome=Outcome.NOT_STARTED,
         )
+
+
+def compose_wish(vm: VmRecord) -> Wish:
+    """What the VM wants of the network."""
+    return Wish(
+        vm_id=vm.id,
+        name=vm.name,
+        nat=vm.spec.nat,
+        publish=vm.spec.publish,
+        address=vm.address,
+        ssh_port=vm.ssh_port,
+    )
 
 
 def _handle(runtime: VmRuntime) -> Handle:

@@ -7,12 +7,14 @@ when a VMM ends that nobody asked to end. Locks: none; all on the event loop.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import cast
 
 from banger.base.problem import unavailable
 from banger.base.tasks import Supervisor
 from banger.guest.agent import Agent
 from banger.model.vm import VmRecord
-from banger.vmm.contract import Exit, Handle, Vmm
+from banger.vmm.contract import Exit, Forwarding, Handle, Vmm
 
 _log = logging.getLogger(__name__)
 
@@ -20,13 +22,19 @@ OnExit = Callable[[str, Exit], Awaitable[None]]
 
 
 class LiveVm:
-    """A VMM that runs, and the agent in its guest."""
+    """A VMM that runs, the agent in its guest, and what the VM holds on the host as long as it runs."""
 
-    def __init__(self, vmm: Vmm, handle: Handle, agent: Agent) -> None:
+    def __init__(self, vmm: Vmm, handle: Handle, agent: Agent, holding: AsyncExitStack) -> None:
         self.vmm = vmm
         self.handle = handle
         self.agent = agent
         self.watcher: asyncio.Task[None] | None = None
+        self._holding = holding
+
+    async def let_go(self) -> None:
+        """After the VMM's end: the link is closed and what the VM held is given back."""
+        await self.agent.link.aclose()
+        await self._holding.aclose()
 
 
 class LiveVms:
@@ -53,6 +61,13 @@ class LiveVms:
         if live is None or live.agent.link.is_closed:
             raise unavailable(f"the agent in {vm.name} is not connected", hint=f"banger vm restart {vm.name}")
         return live.agent
+
+    def get_forwarding(self, vm: VmRecord) -> tuple[Forwarding, Handle]:
+        """Of a VM in user mode: whose VMM can be told of ports while it runs."""
+        live = self._live.get(vm.id)
+        if live is None:
+            raise unavailable(f"{vm.name} is not under control", hint=f"banger vm restart {vm.name}")
+        return cast(Forwarding, live.vmm), live.handle
 
     async def take(self, vm_id: str) -> LiveVm | None:
         """Out of the table, and no longer watched: the caller decides what becomes of it."""

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from banger.guest.bootconfig import BootConfig, GuestFile
 from banger.model.kernel import KernelManifest
-from banger.model.machine import Disk, DiskFormat, Machine, UserNetwork
+from banger.model.machine import Disk, DiskFormat, Machine, Network
 from banger.model.vm import VmRecord
-from banger.network.user import PREFIX_LENGTH
+from banger.services.hostnet.contract import Lease
 from banger.services.vms.layout import Layout
 
 AGENT_PORT_NAME = "banger.agent"
@@ -37,7 +37,7 @@ class GuestKeys(NamedTuple):
 
 
 def compose_machine(
-    vm: VmRecord, layout: Layout, kernel: KernelManifest, kernel_directory: Path, network: UserNetwork
+    vm: VmRecord, layout: Layout, kernel: KernelManifest, kernel_directory: Path, network: Network
 ) -> Machine:
     """The hardware. Disks are found by serial, so their order means nothing."""
     disks = [Disk(serial=ROOT_SERIAL, path=str(layout.root_disk), format=DiskFormat.QCOW2)]
@@ -60,18 +60,16 @@ def compose_machine(
     )
 
 
-def compose_boot_config(
-    vm: VmRecord, kernel: KernelManifest, network: UserNetwork, keys: GuestKeys
-) -> BootConfig:
+def compose_boot_config(vm: VmRecord, kernel: KernelManifest, lease: Lease, keys: GuestKeys) -> BootConfig:
     """What the guest is told: who it is, where its disks are, how it reaches the network, whom it lets in."""
     return BootConfig(
         hostname=vm.name,
         root=ROOT_SERIAL,
         work=WORK_SERIAL if vm.has_work_disk else None,
         modules=MODULES_SERIAL if kernel.modules_image is not None else None,
-        address=f"{network.guest_address}/{PREFIX_LENGTH}",
-        gateway=network.gateway,
-        dns=(network.dns,),
+        address=lease.guest_address,
+        gateway=lease.gateway,
+        dns=(lease.dns,),
         channel=(f"virtio-serial:{AGENT_PORT_NAME}",),
         files=(
             GuestFile(path=HOST_KEY_PATH, content=keys.host_private, mode=0o600),

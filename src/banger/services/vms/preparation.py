@@ -14,8 +14,10 @@ from banger.base.units import render_size
 from banger.guest.sshkeys import make_key_pair, render_known_host
 from banger.model.config import Config
 from banger.model.image import ImageManifest
+from banger.model.ports import parse_all
 from banger.model.sizing import Asked, HostSize, derive_sizes
 from banger.model.vm import VmRecord, VmSpec, validate_spec
+from banger.network.ports import check_port
 from banger.services.vms.layout import Layout
 from banger.vmm.overlay import create_overlay
 
@@ -34,6 +36,7 @@ def settle_spec(request: VmCreate, config: Config, host: HostSize) -> VmSpec:
         disk_size_bytes=sizes.disk_size_bytes,
         system_overlay_size_bytes=sizes.system_overlay_size_bytes,
         nat=request.nat,
+        publish=parse_all(request.publish),
         origins=sizes.origins,
     )
     return validate_spec(spec)
@@ -57,6 +60,12 @@ def check_host_room(spec: VmSpec, state: Path, host: HostSize) -> None:
             hint="choose a smaller --memory",
             outcome=Outcome.NOT_STARTED,
         )
+
+
+def check_ports(spec: VmSpec) -> None:
+    """Refuses what is published at a port that somebody has."""
+    for forward in spec.publish:
+        check_port(forward)
 
 
 def check_disk_sizes(spec: VmSpec, image: ImageManifest, directory: Path) -> None:

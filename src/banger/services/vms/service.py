@@ -25,12 +25,15 @@ from banger.api.vm import (
     VmList,
     VmLogs,
     VmPrune,
+    VmPublish,
     VmRestart,
+    VmSet,
     VmShow,
     VmSsh,
     VmStart,
     VmStop,
     VmSummaries,
+    VmUnpublish,
 )
 from banger.base.clock import utc_now
 from banger.base.problem import Code, Outcome, Problem, conflict
@@ -38,6 +41,7 @@ from banger.base.progress import Progress, Silent, stage
 from banger.base.tasks import Supervisor
 from banger.base.units import MIB
 from banger.model.names import ID_LENGTH, Named, compose_name, resolve_reference, validate_name
+from banger.model.ports import parse_publish
 from banger.model.vm import (
     LIVE,
     VmRecord,
@@ -46,7 +50,7 @@ from banger.model.vm import (
     require_startable,
 )
 from banger.services.contract import CommandStream
-from banger.services.vms import preparation, views
+from banger.services.vms import changes, preparation, views
 from banger.services.vms.execute import plan_command, run_command
 from banger.services.vms.layout import Layout
 from banger.services.vms.lifecycle import Lifecycle, Surroundings, wait_ssh
@@ -112,6 +116,7 @@ class VmService:
         preparation.check_host_room(spec, around.layouts.state, around.host)
         if request.start:
             await around.backends.choose()  # refused now, not after minutes of making an image
+            preparation.check_ports(spec)
         image, image_directory = await around.images.ensure(progress, spec.image)
         kernel_name = spec.kernel or image.kernel or around.config.default_kernel
         await around.kernels.ensure(progress, kernel_name)
@@ -205,6 +210,38 @@ class VmService:
                 if not request.dry_run:
                     await self._life.remove(vm)
         return Pruned(vms=gone, freed_bytes=freed, dry_run=request.dry_run)
+
+    async def set(self, request: VmSet) -> VmDetails:
+        return await self._tasks.finish(self._do_set(request), name=f"set {request.vm}")
+
+    async def _do_set(self, request: VmSet) -> VmDetails:
+        async with self._locked(request.vm) as vm:
+            spec = changes.settle_sizes(vm, request)
+            grown = changes.select_growth(vm.spec, spec)
+            preparation.check_host_room(grown, self._around.layouts.state, self._around.host)
+            await changes.grow_work_disk(vm, spec, self._layout(vm))
+            if request.nat is not None:
+                await changes.set_nat(vm, request.nat, self._around.networks)
+                spec = msgspec.structs.replace(spec, nat=request.nat)
+            return self._describe(self._life.update(vm, spec=spec))
+
+    async def publish(self, request: VmPublish) -> VmDetails:
+        return await self._tasks.finish(self._do_publish(request), name=f"publish {request.vm}")
+
+    async def _do_publish(self, request: VmPublish) -> VmDetails:
+        port = parse_publish(request.port)
+        async with self._locked(request.vm) as vm:
+            spec = await changes.publish(vm, port, self._around.networks, self._life.live)
+            return self._describe(self._life.update(vm, spec=spec))
+
+    async def unpublish(self, request: VmUnpublish) -> VmDetails:
+        return await self._tasks.finish(self._do_unpublish(request), name=f"unpublish {request.vm}")
+
+    async def _do_unpublish(self, request: VmUnpublish) -> VmDetails:
+        port = parse_publish(request.port)
+        async with self._locked(request.vm) as vm:
+            spec = await changes.unpublish(vm, port, self._around.networks, self._life.live)
+            return self._describe(self._life.update(vm, spec=spec))
 
     # In the guest
 

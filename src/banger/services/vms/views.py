@@ -5,12 +5,11 @@ from pathlib import Path
 from banger.api.vm import DiskUse, LogText, Posture, SshTarget, VmDetails, VmSummary
 from banger.base.files import allocated_bytes
 from banger.base.problem import not_found
-from banger.model.vm import LIVE, VmRecord
+from banger.model.vm import LIVE, NetworkMode, VmRecord, VmRuntime
 from banger.services.vms.layout import Layout
 from banger.services.vms.preparation import host_key_alias
 
 _MAX_LOG_BYTES = 512 * 1024
-_LOOPBACK = "127.0.0.1"
 
 
 def summarize(vm: VmRecord) -> VmSummary:
@@ -22,10 +21,16 @@ def summarize(vm: VmRecord) -> VmSummary:
         image=vm.spec.image,
         vcpus=vm.spec.vcpus,
         memory_mib=vm.spec.memory_mib,
-        address=f"{_LOOPBACK}:{runtime.ssh_port}" if runtime else "",
+        address=_render_address(runtime) if runtime else "",
         backend=runtime.backend if runtime else "",
         created_at=vm.created_at,
     )
+
+
+def _render_address(runtime: VmRuntime) -> str:
+    if runtime.network_mode is NetworkMode.BRIDGE:
+        return runtime.address
+    return f"{runtime.address}:{runtime.ssh_port}"
 
 
 def describe(vm: VmRecord, layout: Layout, posture: Posture, owner_key: Path) -> VmDetails:
@@ -43,7 +48,7 @@ def describe(vm: VmRecord, layout: Layout, posture: Posture, owner_key: Path) ->
 def ssh_target(vm: VmRecord, layout: Layout, owner_key: Path) -> SshTarget:
     assert vm.runtime is not None
     return SshTarget(
-        host=_LOOPBACK,
+        host=vm.runtime.address,
         port=vm.runtime.ssh_port,
         user="root",
         identity_file=str(owner_key),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from banger.base.process import Argv
 from banger.base.units import MIB
-from banger.model.machine import Disk, Machine, PortForward, UserNetwork
+from banger.model.machine import Disk, Machine, Network, PortForward, UserNetwork
 
 
 class Accelerator(Enum):
@@ -20,11 +20,16 @@ class Accelerator(Enum):
 
 
 class Descriptors(NamedTuple):
-    """Numbers QEMU inherits: two listening Unix sockets and the file that is the guest's memory."""
+    """Numbers QEMU inherits: two listening sockets, the file that is the guest's memory, a tap or none."""
 
     agent: int
     control: int
     memory: int
+    tap: int | None = None
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        return tuple(number for number in self if number is not None)
 
 
 # Measured (docs, FACTS): `max` costs 15 %, plain Nehalem switches page-table isolation on.
@@ -64,7 +69,7 @@ def render_argv(
         *_render_agent(machine.agent_channel, descriptors.agent),
         *("-device", "virtio-rng-device"),
         *(word for index, disk in enumerate(machine.disks) for word in _render_disk(index, disk)),
-        *(() if machine.network is None else _render_network(machine.network)),
+        *(() if machine.network is None else _render_network(machine.network, descriptors.tap)),
     )
 
 
@@ -142,8 +147,19 @@ def _render_disk(index: int, disk: Disk) -> Argv:
     return ("-blockdev", _json(block), "-device", _json(device))
 
 
-def _render_network(network: UserNetwork) -> Argv:
-    netdev: dict[str, Any] = {
+def _render_network(network: Network, tap: int | None) -> Argv:
+    netdev = _user_netdev(network) if isinstance(network, UserNetwork) else _tap_netdev(tap)
+    device = {"driver": "virtio-net-device", "netdev": "net0", "mac": network.mac, "id": "net0-device"}
+    return ("-netdev", _json(netdev), "-device", _json(device))
+
+
+def _tap_netdev(tap: int | None) -> dict[str, Any]:
+    assert tap is not None, "a tap's descriptor comes with the start"
+    return {"type": "tap", "id": "net0", "fd": str(tap), "vhost": False}
+
+
+def _user_netdev(network: UserNetwork) -> dict[str, Any]:
+    return {
         "type": "user",
         "id": "net0",
         "ipv6": False,
@@ -153,8 +169,6 @@ def _render_network(network: UserNetwork) -> Argv:
         "restrict": network.restricted,
         "hostfwd": [{"str": _render_forward(network, forward)} for forward in network.forwards],
     }
-    device = {"driver": "virtio-net-device", "netdev": "net0", "mac": network.mac, "id": "net0-device"}
-    return ("-netdev", _json(netdev), "-device", _json(device))
 
 
 def _render_forward(network: UserNetwork, forward: PortForward) -> str:

@@ -12,9 +12,9 @@ from collections import OrderedDict
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-from banger.base.problem import Code, Outcome, Problem
+from banger.base.problem import Code, Outcome, Problem, conflict
 from banger.base.process import Argv, spawn_detached
-from banger.model.machine import Machine, validate_machine
+from banger.model.machine import Machine, PortForward, validate_machine
 from banger.vmm.boot_files import verify_disk, verify_initramfs, verify_kernel
 from banger.vmm.contract import Capability, Exit, Handle, Liveness, Place
 from banger.vmm.exits import UNKNOWN
@@ -75,7 +75,7 @@ class QemuVmm:
     def _choose_accelerator(self, verdict: Verdict) -> Accelerator:
         return self._accelerator or (Accelerator.KVM if verdict.kvm else Accelerator.TCG)
 
-    async def start(self, machine: Machine, place: Place) -> Handle:
+    async def start(self, machine: Machine, place: Place, tap: int | None = None) -> Handle:
         """Raises `conflict` when the port of a forward is taken: choose another and start again."""
         validate_machine(machine)
         verdict = await self.probe()
@@ -84,21 +84,21 @@ class QemuVmm:
         for disk in machine.disks:
             verify_disk(Path(disk.path), read_only=disk.read_only)
         async with AsyncExitStack() as undo:
-            guest = await self._spawn(machine, place, verdict, undo)
+            guest = self._spawn(machine, place, tap, verdict, undo)
             guest.monitor = await self._greet(guest, place)
             self._guests[_key(guest.handle)] = guest
             undo.pop_all()
         return guest.handle
 
-    async def _spawn(
-        self, machine: Machine, place: Place, verdict: Verdict, undo: AsyncExitStack
+    def _spawn(
+        self, machine: Machine, place: Place, tap: int | None, verdict: Verdict, undo: AsyncExitStack
     ) -> WatchedGuest:
         accelerator = self._choose_accelerator(verdict)
         serial_log, vmm_log = Path(place.state) / "serial.log", Path(place.state) / "vmm.log"
         rotate_log(serial_log)
         rotate_log(vmm_log)
         undo.callback(remove_sockets, (agent_socket_path(place), control_socket_path(place)))
-        with open_descriptors(place, machine.memory_mib) as (descriptors, memory):
+        with open_descriptors(place, machine.memory_mib, tap) as (descriptors, memory):
             argv = render_argv(
                 machine,
                 qemu=verdict.qemu,
@@ -204,6 +204,26 @@ class QemuVmm:
     async def resume(self, handle: Handle) -> None:
         await (await self._get_monitor(handle)).execute("cont")
 
+    async def add_forward(self, handle: Handle, forward: PortForward) -> None:
+        said = await self._forward(
+            handle, f"hostfwd_add net0 {_render_host_end(forward)}-:{forward.guest_port}"
+        )
+        if said:  # "could not set up host forwarding rule", whatever the reason
+            raise conflict(
+                f"port {forward.host_address}:{forward.host_port} of the host is taken",
+                hint=f"ss -lnp sport = :{forward.host_port}",
+            )
+
+    async def remove_forward(self, handle: Handle, forward: PortForward) -> None:
+        await self._forward(handle, f"hostfwd_remove net0 {_render_host_end(forward)}")
+
+    async def _forward(self, handle: Handle, line: str) -> str:
+        """QMP has no command for it, only the monitor for people has."""
+        monitor = await self._get_monitor(handle)
+        said = await monitor.execute("human-monitor-command", {"command-line": line})
+        assert isinstance(said, str)
+        return said.strip()
+
     async def connect_agent(self, handle: Handle) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             return await asyncio.open_unix_connection(handle.agent_socket, limit=_STREAM_LIMIT_BYTES)
@@ -238,10 +258,14 @@ def _key(handle: Handle) -> tuple[int, int]:
     return handle.pid, handle.start_time
 
 
+def _render_host_end(forward: PortForward) -> str:
+    return f"{forward.protocol}:{forward.host_address}:{forward.host_port}"
+
+
 def _spawn_qemu(argv: Argv, descriptors: Descriptors, place: Place, log: Path) -> "subprocess.Popen[bytes]":
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        return spawn_detached(argv, cwd=Path(place.state), output=output, pass_fds=descriptors)
+        return spawn_detached(argv, cwd=Path(place.state), output=output, pass_fds=descriptors.inherited)
     finally:
         os.close(output)
 

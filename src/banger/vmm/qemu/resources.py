@@ -36,16 +36,18 @@ def remove_sockets(paths: Sequence[str]) -> None:
 
 
 @contextmanager
-def open_descriptors(place: Place, memory_mib: int) -> Iterator[tuple[Descriptors, str]]:
-    """Descriptors to inherit and the directory that holds the memory. They are closed at the end of the
-    block: a copy kept here would go on accepting for a QEMU that has gone."""
+def open_descriptors(
+    place: Place, memory_mib: int, tap: int | None = None
+) -> Iterator[tuple[Descriptors, str]]:
+    """Descriptors to inherit (the caller's tap among them) and the directory that holds the memory. They are
+    closed at the end of the block: a copy kept here would go on accepting for a QEMU that has gone."""
     with ExitStack() as stack:
         agent = stack.enter_context(_listen(agent_socket_path(place)))
         control = stack.enter_context(_listen(control_socket_path(place)))
         directory = choose_memory_directory((place.runtime, _SHARED_MEMORY, place.state), memory_mib)
         memory = _open_memory(directory, memory_mib)
         stack.callback(os.close, memory)
-        yield Descriptors(agent.fileno(), control.fileno(), memory), directory
+        yield Descriptors(agent.fileno(), control.fileno(), memory, tap), directory
 
 
 def _listen(path: str) -> socket.socket:
