@@ -163,8 +163,10 @@ input()
         holder.kill()
     assert select.select([descriptor], [], [], 10)[0], "QEMU runs on"
     os.close(descriptor)
+    sockets = (Path(place) / "sockets").readlink()
     sweep_running()
     assert not Path(place).exists()
+    assert not sockets.exists()
 
 
 def test_the_owner_is_not_root_and_may_become_it(lab):

@@ -60,7 +60,7 @@ def test_a_vm_runs_on_kvm_and_has_an_address_on_the_bridge(lab, web):
     shown = lab.json("vm", "show", web)
     posture, address = shown["posture"], shown["vm"]["address"]
     assert (posture["backend"], posture["accelerator"], posture["network_mode"]) == ("qemu", "kvm", "bridge")
-    assert address == "10.209.0.2"
+    assert address.startswith("10.209.0.")
     assert f"{address}/24" in lab.guest(web, "ip", "-4", "-o", "addr", "show", "scope", "global")
     lab.run("ping", "-c", "1", "-W", "5", address)
     assert lab.sh(f"getent hosts {web}.vm").split() == [address, f"{web}.vm"]  # through systemd-resolved
@@ -77,11 +77,12 @@ def test_the_vmm_belongs_to_the_owner_and_is_confined(lab, web):
 
 def test_data_outlives_a_stop_and_a_start(lab, web):
     lab.guest(web, "sh", "-c", "echo kept > /root/note; sync")
+    address = lab.json("vm", "show", web)["vm"]["address"]
     lab.banger("vm", "stop", web)
     assert lab.json("vm", "show", web)["vm"]["state"] == "stopped"
     lab.banger("vm", "start", web)
     assert lab.guest(web, "cat", "/root/note") == "kept\n"
-    assert lab.json("vm", "show", web)["vm"]["address"] == "10.209.0.2"
+    assert lab.json("vm", "show", web)["vm"]["address"] == address
 
 
 def test_a_vmm_killed_from_outside_is_told_cleaned_and_started_again(lab, web):

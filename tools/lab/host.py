@@ -84,6 +84,7 @@ class Lab:
         self._owned = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._owned, fcntl.LOCK_EX)
         self.sockets = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))  # a socket's path has 107 bytes
+        (self.place / "sockets").symlink_to(self.sockets)
         self.tsc_khz = tsc_khz
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
@@ -217,6 +218,7 @@ def sweep_running() -> None:
         except BlockingIOError:
             continue
         else:
+            shutil.rmtree((place / "sockets").resolve(), ignore_errors=True)
             shutil.rmtree(place, ignore_errors=True)
         finally:
             os.close(descriptor)
