@@ -23,7 +23,7 @@ _BOOT_S = 60
 
 _PREPARE = """
 set -e
-place=$1 init=$2
+place=$1 init=$2 tree=$3
 mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=/,upperdir=$place/upper,workdir=$place/work" "$place/root"
 cd "$place/root"
@@ -36,6 +36,8 @@ mount --bind proc/sys proc/sys && mount -o remount,bind,ro proc/sys
 mount --move old proc/sys/net
 mount -t tmpfs -o mode=0755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
+# A source tree below /tmp, or on a file system of its own, does not show in the overlay.
+if [ ! -e ".$tree/src" ]; then mkdir -p ".$tree"; mount --bind "$tree" ".$tree"; mount -o remount,bind,ro ".$tree"; fi
 mount -t tmpfs -o mode=0755 tmpfs dev
 for name in null zero full random urandom tty; do touch dev/$name; mount --bind /dev/$name dev/$name; done
 mkdir dev/pts dev/shm dev/net
@@ -73,10 +75,11 @@ class Machine:
         self._cgroup = find_cgroups() / f"banger-{self._place.name}"
         self._cgroup.mkdir()
         unshare = "unshare --mount --pid --fork --net --uts --ipc --cgroup --kill-child=KILL --"
-        script = f'echo $$ > "$0"/cgroup.procs; exec {unshare} /bin/sh -c "$1" prepare "$2" "$3"'
+        script = f'echo $$ > "$0"/cgroup.procs; exec {unshare} /bin/sh -c "$1" prepare "$2" "$3" "$4"'
+        init = "systemd" if systemd else "shell"
         self._log = (self._place / "log").open("wb")
         self._keeper = subprocess.Popen(
-            ["/bin/sh", "-c", script, self._cgroup, _PREPARE, self._place, "systemd" if systemd else "shell"],
+            ["/bin/sh", "-c", script, self._cgroup, _PREPARE, self._place, init, ROOT],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
