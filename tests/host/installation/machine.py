@@ -8,13 +8,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ALICE = 4242
+from tests.host.installation.interpreter import ALICE, find_python
+
 ROOT = Path(__file__).parents[3]
 PLACE = (
     ROOT / "build" / "machines"
@@ -133,11 +133,15 @@ class Machine:
         home = ("env", "HOME=/home/alice", "USER=alice", "PYTHONDONTWRITEBYTECODE=1")
         return self.run(*become, *home, *argv, **options)
 
+    @property
+    def program(self) -> tuple[str, ...]:
+        return (find_python(), "-m", "banger.cli")
+
     def banger(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self.run("env", "PYTHONDONTWRITEBYTECODE=1", *BANGER, *words, **options)
+        return self.run("env", "PYTHONDONTWRITEBYTECODE=1", *self.program, *words, **options)
 
     def alices_banger(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self.alice(*BANGER, *words, **options)
+        return self.alice(*self.program, *words, **options)
 
     def at(self, path: str) -> Path:
         """A file of the machine's, from outside."""
@@ -197,9 +201,6 @@ class Machine:
             if time.monotonic() > until:
                 raise AssertionError(f"the machine is not ready:\n{(self._place / 'log').read_text()}")
             time.sleep(0.05)
-
-
-BANGER = (sys.executable, "-m", "banger.cli")
 
 
 def find_cgroups() -> Path:

@@ -3,11 +3,10 @@
 import json
 import sqlite3
 import subprocess
-import sys
 import time
 
 import pytest
-from tests.host.installation.machine import ALICE, BANGER
+from tests.host.installation.interpreter import ALICE, find_python
 from tests.support.banger import DATA, make_material
 
 UNITS = ("banger-root.service", "banger.service")
@@ -143,7 +142,7 @@ def test_every_capability_is_needed_and_none_else(machine, missing, fails):
     started = machine.run("systemctl", "restart", "banger-root", check=False).returncode == 0
     assert started is (fails is not None)
     if started:
-        found = json.loads(machine.run(sys.executable, "-c", ASK).stdout)
+        found = json.loads(machine.run(find_python(), "-c", ASK).stdout)
         assert {name for name, done in DONE.items() if found[name] != done} == fails
         assert (found["ended by"] == 9) or "signal" in fails
         mapped = ["1000000", "65535"] if "map" not in fails else []
@@ -233,7 +232,16 @@ def test_a_daemon_that_does_not_come_up_is_explained(machine):
 
 @pytest.mark.parametrize("after_s", [0.25, 0.45, 0.6, 0.75, 0.9])
 def test_an_installation_that_was_killed_is_completed_or_removed(machine, after_s):
-    argv = ("timeout", "--signal=KILL", str(after_s), *BANGER, "system", "install", "--owner", "alice")
+    argv = (
+        "timeout",
+        "--signal=KILL",
+        str(after_s),
+        *machine.program,
+        "system",
+        "install",
+        "--owner",
+        "alice",
+    )
     machine.run(*argv, check=False)
     install(machine)
     assert status(machine)["problems"] == []

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.host.installation.machine import ALICE
+from tests.host.installation.interpreter import ALICE
 from tests.host.installation.test_systemd import list_files, status
 
 
