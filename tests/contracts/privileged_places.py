@@ -15,14 +15,9 @@ from tests.host.namespaces import Namespace
 from tests.support.tiers import skip_or_fail
 
 from banger.privileged.client import HelperClient
-from banger.privileged.contract.requests import (
-    InspectHost,
-    ListRoutes,
-    MapIds,
-    Privileged,
-    Route,
-    SignalVmm,
-)
+from banger.privileged.contract.base import Privileged
+from banger.privileged.contract.network import InspectHost, ListRoutes, Route
+from banger.privileged.contract.processes import MapIds, SignalVmm
 from banger.privileged.fake import FakePrivileged
 from banger.vmm.identity import find_start_time
 

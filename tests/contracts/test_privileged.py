@@ -17,27 +17,25 @@ from tests.contracts.privileged_places import NOBODY, WAYS, Place
 
 from banger.base.log import JsonFormatter, operation_id
 from banger.base.problem import Code, Outcome, Problem
-from banger.privileged.contract.requests import (
-    VERSION,
+from banger.privileged.contract.base import VERSION
+from banger.privileged.contract.network import (
     AdmitGuest,
     ApplyGuests,
     CreateTaps,
     DeleteTaps,
     EnsureBridge,
-    Hello,
     InspectHost,
     ListRoutes,
     ListTaps,
-    MapIds,
     OpenDns,
     PublishPorts,
     ReleaseGuest,
     RemoveBridge,
     RouteNames,
-    SignalVmm,
     UnpublishPorts,
     UnrouteNames,
 )
+from banger.privileged.contract.processes import Hello, MapIds, SignalVmm
 from banger.privileged.contract.values import TAP_PATTERN, Guest, Policy, PublishedPort
 
 BRIDGE = "br-banger"

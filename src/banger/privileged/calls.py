@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from banger.base.problem import Code, Problem
-from banger.privileged.contract.requests import CreateTaps, OpenDns, Reply, Request
+from banger.privileged.contract.base import Reply, Request
+from banger.privileged.contract.machines import EnterJail, LaunchVmm, SettleVmm
+from banger.privileged.contract.network import CreateTaps, OpenDns
 from banger.privileged.contract.values import Refusal, refuse
 from banger.privileged.problems import problem_of
 
@@ -48,6 +50,10 @@ def count_descriptors(request: Request[Any], result: Any) -> int:
     """How many descriptors come with this result."""
     if isinstance(request, CreateTaps):
         return len(result.taps)
+    if isinstance(request, LaunchVmm | EnterJail):
+        return 1
+    if isinstance(request, SettleVmm):
+        return 1 if request.tap else 0
     return 2 if isinstance(request, OpenDns) else 0
 
 

@@ -21,23 +21,23 @@ from typing import Any, TypeVar
 from banger.base.log import operation_id
 from banger.base.problem import Code, Outcome, Problem, unavailable
 from banger.privileged.calls import close_all, guard_call, verify_reply
+from banger.privileged.contract.base import DESCRIPTORS_MAX, MESSAGE_BYTES_MAX, VERSION, Reply, Request
 from banger.privileged.contract.codec import decode_answer, encode_request
-from banger.privileged.contract.requests import (
-    DESCRIPTORS_MAX,
-    MESSAGE_BYTES_MAX,
-    VERSION,
-    Hello,
-    Reply,
-    Request,
-    RouteNames,
-)
+from banger.privileged.contract.machines import LaunchVmm, RemoveJail
+from banger.privileged.contract.network import EnsureBridge, RouteNames
+from banger.privileged.contract.processes import Hello
 
 R = TypeVar("R")
 
 INSTALL = "sudo banger system install"
 STATUS = "sudo banger system status"
 DEADLINE_S = 10.0
-_DEADLINES_S = {RouteNames.method: 20.0}  # resolvectl may have to start systemd-resolved
+_DEADLINES_S = {
+    EnsureBridge.method: 30.0,  # the first one of a host loads a dozen kernel modules
+    RouteNames.method: 20.0,  # resolvectl may have to start systemd-resolved
+    LaunchVmm.method: 30.0,  # a kernel of another file system's is copied, and what a dead VMM left is removed
+    RemoveJail.method: 20.0,  # waits for the VMM's end
+}
 _CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
 
 

@@ -15,22 +15,20 @@ from typing import Any, TypeVar
 
 from banger.base.problem import Problem
 from banger.privileged.calls import guard_call
-from banger.privileged.contract import requests
-from banger.privileged.contract.requests import (
-    VERSION,
-    Done,
+from banger.privileged.contract import machines, network, processes
+from banger.privileged.contract.base import VERSION, Done, Reply, Request
+from banger.privileged.contract.machines import Jail, Jails, Launched, MachineSupport, Snapshots
+from banger.privileged.contract.network import (
     Ensured,
     ForwardDrop,
-    Greeting,
     HostState,
-    Reply,
-    Request,
     Route,
     Routes,
     Tap,
     Taps,
     subnet_of,
 )
+from banger.privileged.contract.processes import Greeting
 from banger.privileged.contract.values import (
     TAP_PREFIX,
     Guest,
@@ -42,6 +40,8 @@ from banger.privileged.contract.values import (
     parse_network,
     refuse,
 )
+from banger.privileged.fake_jails import FakeJails
+from banger.privileged.fake_snapshots import FakeSnapshots
 from banger.privileged.helper.refusals import (
     bridge_missing,
     forwarding_off,
@@ -93,6 +93,16 @@ class FakePrivileged:
         self.policy: Policy | None = None
         self.published: dict[tuple[str, str, int], tuple[str, int]] = {}
         self.zone = ""
+        self.machines = MachineSupport(
+            snapshot_reason="",
+            snapshot_hint="",
+            jail_reason="",
+            jail_hint="",
+            firecracker="/usr/local/lib/banger/firecracker/1.12.1/firecracker",
+            firecracker_version="1.12.1",
+        )
+        self.snapshots = FakeSnapshots()
+        self.jails = FakeJails()
         self._next: dict[str, list[Problem]] = {}
         self._taps_made = 0
 
@@ -134,18 +144,18 @@ class FakePrivileged:
 
     # One method for each request
 
-    def _hello(self, _: requests.Hello, __: Sequence[int]) -> Reply[Greeting]:
+    def _hello(self, _: processes.Hello, __: Sequence[int]) -> Reply[Greeting]:
         return Reply(Greeting(version=VERSION, build=self.kind, pid=os.getpid(), owner=os.getuid()))
 
-    def _list_routes(self, _: requests.ListRoutes, __: Sequence[int]) -> Reply[Routes]:
+    def _list_routes(self, _: network.ListRoutes, __: Sequence[int]) -> Reply[Routes]:
         return Reply(Routes(routes=tuple(self.routes)))
 
-    def _inspect_host(self, _: requests.InspectHost, __: Sequence[int]) -> Reply[HostState]:
+    def _inspect_host(self, _: network.InspectHost, __: Sequence[int]) -> Reply[HostState]:
         return Reply(
             HostState(ip_forward=self.ip_forward, nft=self.nft, resolved=self.resolved, drops=self.drops)
         )
 
-    def _ensure_bridge(self, request: requests.EnsureBridge, _: Sequence[int]) -> Reply[Ensured]:
+    def _ensure_bridge(self, request: network.EnsureBridge, _: Sequence[int]) -> Reply[Ensured]:
         if not self.nft:
             raise nft_missing()
         wanted = (request.bridge, request.address)
@@ -153,12 +163,12 @@ class FakePrivileged:
             self._refuse_overlap(subnet_of(request.address))
         fresh = (self.bridge, self.address) != wanted or self.policy is None
         if (self.bridge, self.address) != wanted:
-            self._remove_bridge(requests.RemoveBridge(bridge=self.bridge), ())
+            self._remove_bridge(network.RemoveBridge(bridge=self.bridge), ())
             self.bridge, self.address = wanted
         self.policy = self.policy or Policy()
         return Reply(Ensured(fresh=fresh))
 
-    def _remove_bridge(self, request: requests.RemoveBridge, _: Sequence[int]) -> Reply[Done]:
+    def _remove_bridge(self, request: network.RemoveBridge, _: Sequence[int]) -> Reply[Done]:
         if request.bridge == self.bridge:
             if self.taps:
                 raise Refusal(
@@ -172,7 +182,7 @@ class FakePrivileged:
             self.policy = None
         return _DONE
 
-    def _create_taps(self, request: requests.CreateTaps, _: Sequence[int]) -> Reply[Taps]:
+    def _create_taps(self, request: network.CreateTaps, _: Sequence[int]) -> Reply[Taps]:
         self._get_bridge(request.bridge)
         names, held = [], []
         for _tap in range(request.count):
@@ -184,16 +194,16 @@ class FakePrivileged:
             held.append(holder.detach())
         return Reply(Taps(taps=tuple(Tap(name=name, up=False) for name in names)), tuple(held))
 
-    def _delete_taps(self, request: requests.DeleteTaps, _: Sequence[int]) -> Reply[Done]:
+    def _delete_taps(self, request: network.DeleteTaps, _: Sequence[int]) -> Reply[Done]:
         for name in request.taps:
             self._delete(name)
         return _DONE
 
-    def _list_taps(self, request: requests.ListTaps, _: Sequence[int]) -> Reply[Taps]:
+    def _list_taps(self, request: network.ListTaps, _: Sequence[int]) -> Reply[Taps]:
         taps = self.taps.items() if request.bridge == self.bridge else ()
         return Reply(Taps(taps=tuple(Tap(name=name, up=tap.up) for name, tap in taps)))
 
-    def _apply_guests(self, request: requests.ApplyGuests, _: Sequence[int]) -> Reply[Done]:
+    def _apply_guests(self, request: network.ApplyGuests, _: Sequence[int]) -> Reply[Done]:
         self._get_bridge(request.bridge)
         for guest in request.guests:
             self._verify_guest_address(guest.address)
@@ -202,7 +212,7 @@ class FakePrivileged:
         self.guests = {guest.tap: guest for guest in request.guests}
         return _DONE
 
-    def _admit_guest(self, request: requests.AdmitGuest, _: Sequence[int]) -> Reply[Done]:
+    def _admit_guest(self, request: network.AdmitGuest, _: Sequence[int]) -> Reply[Done]:
         self._get_bridge(request.bridge)
         guest = request.guest
         self._verify_guest_address(guest.address)
@@ -215,14 +225,14 @@ class FakePrivileged:
         self.taps[guest.tap].up = True
         return _DONE
 
-    def _release_guest(self, request: requests.ReleaseGuest, _: Sequence[int]) -> Reply[Done]:
+    def _release_guest(self, request: network.ReleaseGuest, _: Sequence[int]) -> Reply[Done]:
         self.guests.pop(request.guest.tap, None)
         self._withdraw(request.guest.address)
         if tap := self.taps.get(request.guest.tap):
             tap.up = False
         return _DONE
 
-    def _publish_ports(self, request: requests.PublishPorts, descriptors: Sequence[int]) -> Reply[Done]:
+    def _publish_ports(self, request: network.PublishPorts, descriptors: Sequence[int]) -> Reply[Done]:
         self._get_bridge(request.bridge)
         self._verify_guest_address(request.guest_address)
         if len(descriptors) != len(request.ports):
@@ -240,33 +250,33 @@ class FakePrivileged:
         self.published |= wanted
         return _DONE
 
-    def _unpublish_ports(self, request: requests.UnpublishPorts, _: Sequence[int]) -> Reply[Done]:
+    def _unpublish_ports(self, request: network.UnpublishPorts, _: Sequence[int]) -> Reply[Done]:
         for port in request.ports:
             key = (port.protocol, port.host_address, port.host_port)
             if self.published.get(key) == (request.guest_address, port.guest_port):
                 del self.published[key]
         return _DONE
 
-    def _open_dns(self, request: requests.OpenDns, _: Sequence[int]) -> Reply[Done]:
+    def _open_dns(self, request: network.OpenDns, _: Sequence[int]) -> Reply[Done]:
         """At a free port of 127.0.0.1."""
         self._get_bridge(request.bridge)
         with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             udp.bind(tcp.getsockname())
             return Reply(Done(), (udp.detach(), tcp.detach()))
 
-    def _route_names(self, request: requests.RouteNames, _: Sequence[int]) -> Reply[Done]:
+    def _route_names(self, request: network.RouteNames, _: Sequence[int]) -> Reply[Done]:
         self._get_bridge(request.bridge)
         if not self.resolved:
             raise Refusal("unavailable", "this host has no systemd-resolved")
         self.zone = request.zone
         return _DONE
 
-    def _unroute_names(self, request: requests.UnrouteNames, _: Sequence[int]) -> Reply[Done]:
+    def _unroute_names(self, request: network.UnrouteNames, _: Sequence[int]) -> Reply[Done]:
         if request.bridge == self.bridge:
             self.zone = ""
         return _DONE
 
-    def _signal_vmm(self, request: requests.SignalVmm, _: Sequence[int]) -> Reply[Done]:
+    def _signal_vmm(self, request: processes.SignalVmm, _: Sequence[int]) -> Reply[Done]:
         if (start_time := self.processes.get(request.pid)) is None:
             return _DONE
         if start_time != request.start_time:
@@ -274,7 +284,7 @@ class FakePrivileged:
         self.signals.append((request.pid, request.signal))
         return _DONE
 
-    def _map_ids(self, request: requests.MapIds, _: Sequence[int]) -> Reply[Done]:
+    def _map_ids(self, request: processes.MapIds, _: Sequence[int]) -> Reply[Done]:
         if (start_time := self.processes.get(request.pid)) is None:
             raise process_gone(request.pid)
         if start_time != request.start_time:
@@ -285,6 +295,50 @@ class FakePrivileged:
             raise ids_missing("alice", "/etc/subuid")
         self.unmapped.remove(request.pid)
         return _DONE
+
+    def _inspect_machines(self, _: machines.InspectMachines, __: Sequence[int]) -> Reply[MachineSupport]:
+        return Reply(self.machines)
+
+    def _attach_snapshot(self, request: machines.AttachSnapshot, descriptors: Sequence[int]) -> Reply[Done]:
+        self.snapshots.attach(request, descriptors)
+        return _DONE
+
+    def _detach_snapshot(self, request: machines.DetachSnapshot, _: Sequence[int]) -> Reply[Done]:
+        self.snapshots.detach(request)
+        return _DONE
+
+    def _list_snapshots(self, _: machines.ListSnapshots, __: Sequence[int]) -> Reply[Snapshots]:
+        return Reply(self.snapshots.list())
+
+    def _launch_vmm(self, request: machines.LaunchVmm, descriptors: Sequence[int]) -> Reply[Launched]:
+        if self.machines.jail_reason:
+            raise Refusal("unavailable", self.machines.jail_reason, self.machines.jail_hint)
+        has_snapshot = request.vm in self.snapshots.attached
+        launched, sockets = self.jails.launch(request, descriptors, has_snapshot=has_snapshot)
+        self.processes[launched.pid] = launched.start_time
+        return Reply(launched, (sockets,))
+
+    def _settle_vmm(self, request: machines.SettleVmm, _: Sequence[int]) -> Reply[Done]:
+        if request.tap and request.tap not in self.taps:
+            raise Refusal("not_found", f"the VMM does not hold the tap {request.tap}")
+        self.jails.settle(request)
+        if not request.tap:
+            return _DONE
+        tap = self.taps[request.tap]
+        tap.kernel.close()  # whoever had the other end has lent it
+        tap.kernel, holder = socket.socketpair()
+        return Reply(Done(), (holder.detach(),))
+
+    def _enter_jail(self, request: machines.EnterJail, _: Sequence[int]) -> Reply[Jail]:
+        jail, sockets = self.jails.enter(request)
+        return Reply(jail, (sockets,))
+
+    def _remove_jail(self, request: machines.RemoveJail, _: Sequence[int]) -> Reply[Done]:
+        self.jails.remove(request)
+        return _DONE
+
+    def _list_jails(self, _: machines.ListJails, __: Sequence[int]) -> Reply[Jails]:
+        return Reply(self.jails.list())
 
     def _refuse_overlap(self, subnet: IPv4Network) -> None:
         for route in self.routes:

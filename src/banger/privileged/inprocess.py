@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from banger.base.problem import Code, Outcome, Problem, conflict
 from banger.privileged.calls import close_all, guard_call, verify_reply
-from banger.privileged.contract.requests import Reply, Request
+from banger.privileged.contract.base import Reply, Request
 from banger.privileged.contract.values import Refusal
 from banger.privileged.helper.handlers import Handlers
 

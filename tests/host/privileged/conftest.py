@@ -10,8 +10,8 @@ from tests.host.privileged.places import Place
 from tests.host.privileged.wire import VNET_HEADER, PretendGuest
 from tests.support.tiers import require_host
 
-from banger.privileged.contract import requests
-from banger.privileged.contract.requests import Request
+from banger.privileged.contract import network
+from banger.privileged.contract.base import Request
 from banger.privileged.contract.values import Guest, Policy
 from banger.privileged.helper.handlers import Handlers
 
@@ -68,19 +68,19 @@ class Root:
         return self.handlers.handle(request, descriptors).result
 
     def create_taps(self, count: int, bridge: str = BRIDGE) -> list[tuple[str, int]]:
-        reply = self.handlers.handle(requests.CreateTaps(bridge=bridge, count=count), ())
+        reply = self.handlers.handle(network.CreateTaps(bridge=bridge, count=count), ())
         return [(tap.name, held) for tap, held in zip(reply.result.taps, reply.descriptors, strict=True)]
 
     def open_bridge(self, policy: Policy | None = None, address: str = f"{ADDRESS}/24") -> None:
-        self(requests.EnsureBridge(bridge=BRIDGE, address=address))
+        self(network.EnsureBridge(bridge=BRIDGE, address=address))
         if policy is not None:
-            self(requests.ApplyGuests(bridge=BRIDGE, policy=policy, guests=()))
+            self(network.ApplyGuests(bridge=BRIDGE, policy=policy, guests=()))
 
     def admit(self, guest: Guest) -> None:
-        self(requests.AdmitGuest(bridge=BRIDGE, guest=guest))
+        self(network.AdmitGuest(bridge=BRIDGE, guest=guest))
 
     def release(self, guest: Guest) -> None:
-        self(requests.ReleaseGuest(bridge=BRIDGE, guest=guest))
+        self(network.ReleaseGuest(bridge=BRIDGE, guest=guest))
 
 
 class World:

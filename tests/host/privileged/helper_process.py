@@ -15,6 +15,8 @@ from typing import Any
 
 from tests.host.privileged.places import PATIENCE_S, Place
 
+from banger.privileged.contract.base import VERSION
+
 ROOT = Path(__file__).parents[3]
 OWNER = 64321
 MODULE = (sys.executable, "-m", "banger.privileged.helper")
@@ -140,7 +142,7 @@ class Connection:
 
 
 def encode(method: str, *, op: str = "", **params: Any) -> bytes:
-    return json.dumps({"v": 1, "op": op, "method": method, "params": params}).encode()
+    return json.dumps({"v": VERSION, "op": op, "method": method, "params": params}).encode()
 
 
 def wait_until(condition: Callable[[], object], what: str, *, timeout_s: float = 15.0) -> None:

@@ -10,7 +10,7 @@ from tests.host.privileged.test_firewall import MARK, PORT, PUBLIC, listening
 from tests.host.privileged.test_ports import ANY, HOST, LOOPBACK, port_of
 from tests.host.privileged.wire import BROADCAST, arp, ethernet, udp4
 
-from banger.privileged.contract.requests import EnsureBridge, PublishPorts
+from banger.privileged.contract.network import EnsureBridge, PublishPorts
 from banger.privileged.contract.values import Policy, Refusal
 
 LOW_PORT = 111  # a source port below 1024 says "root of that host" to NFS and rsh

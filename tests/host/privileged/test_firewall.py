@@ -21,7 +21,7 @@ from tests.host.privileged.wire import (
     vlan,
 )
 
-from banger.privileged.contract import requests
+from banger.privileged.contract import network
 from banger.privileged.contract.values import Policy
 from banger.privileged.helper.bridge import derive_mac
 
@@ -228,7 +228,7 @@ class TestGuests:
     def test_the_policy_lets_guests_reach_one_another(self, world: World) -> None:
         one, first = world.add_guest()
         two, second = world.add_guest()
-        apply = requests.ApplyGuests(bridge=BRIDGE, policy=Policy(guests=True), guests=(one, two))
+        apply = network.ApplyGuests(bridge=BRIDGE, policy=Policy(guests=True), guests=(one, two))
         world.root(apply)
         three, third = world.add_guest()
         with second.place.bound(two.address, PORT), third.place.bound(three.address, PORT):
@@ -261,7 +261,7 @@ class TestHost:
 
     def test_a_guest_reaches_the_name_server_and_can_ping_the_bridge(self, world: World) -> None:
         _, pretend = world.add_guest()
-        reply = world.root.handlers.handle(requests.OpenDns(bridge=BRIDGE), ())
+        reply = world.root.handlers.handle(network.OpenDns(bridge=BRIDGE), ())
         udp, tcp = (socket.socket(fileno=held) for held in reply.descriptors)
         with udp, tcp:
             assert answers_udp(pretend.place, udp, ADDRESS, 53)
@@ -273,7 +273,7 @@ class TestHost:
     def test_the_policy_opens_ports_of_the_host(self, world: World) -> None:
         guest, pretend = world.add_guest()
         world.root(
-            requests.ApplyGuests(bridge=BRIDGE, policy=Policy(host_ports=(PORT, 9, 9)), guests=(guest,))
+            network.ApplyGuests(bridge=BRIDGE, policy=Policy(host_ports=(PORT, 9, 9)), guests=(guest,))
         )
         with world.host.bound("0.0.0.0", PORT), world.host.bound("0.0.0.0", PORT + 1):
             assert try_tcp(pretend.place, ADDRESS, PORT) == "open"
@@ -312,18 +312,18 @@ class TestNat:
         with world.outside.bound(f"{LAN}.2", PORT):
             assert try_tcp(pretend.place, f"{LAN}.2", PORT) == "unreachable"
             allowed = Policy(denied=PRIVATE, allowed=(f"{LAN}.0/24", f"{LAN}.2/32"))
-            world.root(requests.ApplyGuests(bridge=BRIDGE, policy=allowed, guests=(guest,)))
+            world.root(network.ApplyGuests(bridge=BRIDGE, policy=allowed, guests=(guest,)))
             assert try_tcp(pretend.place, f"{LAN}.2", PORT) == "open"
 
     def test_what_is_allowed_is_allowed_with_nat_only(self, world: World) -> None:
         guest, pretend = world.add_guest()
         allowed = Policy(denied=PRIVATE, allowed=(f"{LAN}.0/24",))
-        world.root(requests.ApplyGuests(bridge=BRIDGE, policy=allowed, guests=(guest,)))
+        world.root(network.ApplyGuests(bridge=BRIDGE, policy=allowed, guests=(guest,)))
         with world.outside.bound(f"{LAN}.2", PORT):
             assert try_tcp(pretend.place, f"{LAN}.2", PORT) == "unreachable"
 
     def test_nothing_is_reached_before_the_daemon_has_said_its_policy(self, world: World) -> None:
-        world.root(requests.RemoveBridge(bridge=BRIDGE))
+        world.root(network.RemoveBridge(bridge=BRIDGE))
         world.root.open_bridge()
         _, pretend = world.add_guest(nat=True)
         with world.outside.bound(PUBLIC, PORT):

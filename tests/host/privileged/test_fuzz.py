@@ -12,6 +12,7 @@ from tests.host.privileged.mutation import Mutator
 from tests.host.privileged.places import Place
 
 from banger.privileged.contract import requests
+from banger.privileged.contract.base import VERSION
 
 COUNT = 100_000
 WARM_UP = 4_000
@@ -19,6 +20,7 @@ AT_ONCE = 8  # a peer that leaves more than ten answers unread is dropped
 SECONDS_MAX = 60
 GROWTH_KIB_MAX = 4_096
 BRIDGE, ELSEWHERE = "br-bangerq7w3e9", "br-bangerzz"
+VM = "0a1b2c3d4e5f"
 GUEST = {"tap": "bng-00000000", "mac": "02:00:00:00:00:09", "address": "10.209.0.9", "nat": True}
 PORT = {"protocol": "tcp", "host_address": "127.0.0.1", "host_port": 8080, "guest_port": 80}
 POLICY = {"denied": ["10.0.0.0/8"], "allowed": ["10.1.0.0/16"], "host_ports": [80], "guests": True}
@@ -46,8 +48,19 @@ PARAMS: list[tuple[str, dict]] = [
     ("unroute_names", {"bridge": BRIDGE}),
     ("signal_vmm", {"pid": 2**22 - 1, "start_time": 12345, "signal": 9}),
     ("map_ids", {"pid": 2**22 - 1, "start_time": 12345}),
+    ("inspect_machines", {}),
+    ("attach_snapshot", {"vm": VM, "size_bytes": 1 << 20}),
+    ("detach_snapshot", {"vm": VM}),
+    ("list_snapshots", {}),
+    ("launch_vmm", {"vm": VM, "memory_mib": 256, "disks": ["snapshot", "file", "read-only"]}),
+    ("settle_vmm", {"vm": VM, "tap": "bng-00000000"}),
+    ("enter_jail", {"vm": VM}),
+    ("remove_jail", {"vm": VM}),
+    ("list_jails", {}),
 ]
-CORPUS = [{"v": 1, "op": f"fuzz-{method}", "method": method, "params": params} for method, params in PARAMS]
+CORPUS = [
+    {"v": VERSION, "op": f"fuzz-{method}", "method": method, "params": params} for method, params in PARAMS
+]
 
 
 def test_every_request_is_among_them() -> None:
@@ -71,7 +84,8 @@ def test_a_hundred_thousand_wrong_requests_change_nothing(helper: HelperProcess)
     with helper.connect() as keeper, open("/dev/null") as file:
         keeper.ask("ensure_bridge", bridge=BRIDGE, address="10.209.0.1/24")
         keeper.send(
-            b'{"v":1,"op":"","method":"create_taps","params":{"bridge":"%s","count":1}}' % BRIDGE.encode()
+            b'{"v":%d,"op":"","method":"create_taps","params":{"bridge":"%s","count":1}}'
+            % (VERSION, BRIDGE.encode())
         )
         _, ancillary, _, _ = keeper.socket.recvmsg(100_000, 1000)
         assert ancillary  # the tap is held, and the bridge with it

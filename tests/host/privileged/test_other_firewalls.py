@@ -12,8 +12,8 @@ import pytest
 from tests.host.privileged.conftest import PRIVATE, World
 from tests.host.privileged.places import QUICK_S, Place, try_tcp
 
-from banger.privileged.contract import requests
-from banger.privileged.contract.requests import ForwardDrop
+from banger.privileged.contract import network
+from banger.privileged.contract.network import ForwardDrop
 from banger.privileged.contract.values import Policy
 from banger.services.checks.forwarding import plan_passage
 
@@ -115,15 +115,15 @@ def test_a_firewall_that_drops_is_named_until_the_advice_is_followed(world: Worl
     world.outside.run("ip", "route", "replace", "10.209.0.0/24", "via", "192.0.2.1")
     with world.outside.bound(PUBLIC, PORT), guest.place.bound("0.0.0.0", PORT):
         assert try_tcp(guest.place, PUBLIC, PORT) == "open"
-        assert world.root(requests.InspectHost()).drops == ()
+        assert world.root(network.InspectHost()).drops == ()
 
         world.host.run("nft", "-f", "-", stdin=firewall.ruleset)
         assert try_tcp(guest.place, PUBLIC, PORT, timeout_s=QUICK_S) != "open"
-        assert world.root(requests.InspectHost()).drops == (firewall.drop,)
+        assert world.root(network.InspectHost()).drops == (firewall.drop,)
 
         follow_advice(world.host, firewall)
         assert try_tcp(guest.place, PUBLIC, PORT) == "open"
-        assert world.root(requests.InspectHost()).drops == ()
+        assert world.root(network.InspectHost()).drops == ()
         assert try_tcp(world.outside, guest.address, PORT, timeout_s=QUICK_S) != "open", "ours still decides"
 
 
@@ -134,7 +134,7 @@ def test_one_direction_alone_is_no_way_through_docker(world: World):
     world.host.run("nft", inserted("DOCKER-USER")[0])
     with world.outside.bound(PUBLIC, PORT):
         assert try_tcp(guest.place, PUBLIC, PORT, timeout_s=QUICK_S) == "silent"
-    assert [drop.owner for drop in world.root(requests.InspectHost()).drops] == ["docker"]
+    assert [drop.owner for drop in world.root(network.InspectHost()).drops] == ["docker"]
 
 
 def test_looking_changes_nothing(world: World):
@@ -142,5 +142,5 @@ def test_looking_changes_nothing(world: World):
     for firewall in (DOCKER, FIREWALLD):
         world.host.run("nft", "-f", "-", stdin=firewall)
     before = world.host.run("nft", "-s", "list", "ruleset")
-    world.root(requests.InspectHost())
+    world.root(network.InspectHost())
     assert world.host.run("nft", "-s", "list", "ruleset") == before

@@ -11,7 +11,7 @@ from tests.host.privileged.places import QUICK_S, Place, try_tcp
 from tests.host.privileged.test_firewall import answers_udp
 from tests.host.privileged.wire import ethernet, udp4
 
-from banger.privileged.contract.requests import DeleteTaps, PublishPorts, UnpublishPorts
+from banger.privileged.contract.network import DeleteTaps, PublishPorts, UnpublishPorts
 from banger.privileged.contract.values import Policy, PublishedPort, Refusal
 
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}

@@ -15,23 +15,22 @@ import pytest
 from tests.host.privileged.conftest import ADDRESS, BRIDGE, PRIVATE, Root, guest_of
 from tests.host.privileged.places import Place
 
-from banger.privileged.contract import requests
-from banger.privileged.contract.requests import (
+from banger.privileged.contract import base
+from banger.privileged.contract.network import (
     AdmitGuest,
     ApplyGuests,
     CreateTaps,
     DeleteTaps,
     EnsureBridge,
-    Hello,
     InspectHost,
     ListRoutes,
     ListTaps,
     OpenDns,
     RemoveBridge,
     RouteNames,
-    SignalVmm,
     UnrouteNames,
 )
+from banger.privileged.contract.processes import Hello, SignalVmm
 from banger.privileged.contract.values import Policy, Refusal
 from banger.privileged.helper.handlers import Handlers
 
@@ -527,7 +526,7 @@ class TestHost:
     def test_hello(self, root: Root) -> None:
         greeting = root(Hello())
         assert (greeting.version, greeting.build, greeting.pid, greeting.owner) == (
-            requests.VERSION,
+            base.VERSION,
             "test",
             os.getpid(),
             0,

@@ -27,6 +27,8 @@ from tests.host.privileged.helper_process import (
 )
 from tests.host.privileged.places import Place
 
+from banger.privileged.contract.base import VERSION
+
 STRANGER = 64999
 GUEST = {"tap": "bng-00000000", "mac": "02:00:00:00:00:01", "address": "10.209.0.2", "nat": True}
 NO_BRIDGES = (
@@ -86,7 +88,7 @@ class TestWho:
     def test_the_owner_and_root_are_served(self, helper: HelperProcess, peer: Connection) -> None:
         said = json.loads(call_as(OWNER, helper).stdout)
         assert said["op"] == "as-uid"
-        assert said["result"] == {"version": 1, "build": "source", "pid": helper.pid, "owner": OWNER}
+        assert said["result"] == {"version": VERSION, "build": "source", "pid": helper.pid, "owner": OWNER}
         assert peer.ask("hello")["result"] == said["result"]
         (line,) = helper.calls("as-uid")
         assert (line["method"], line["peer_uid"]) == ("hello", OWNER)
@@ -131,16 +133,16 @@ class TestMessages:
             (b"[]", "bad_request"),
             (b"{}", "bad_request"),
             (b"[" * 60_000, "bad_request"),
-            (b'{"v":1,"op":"","method":"hello","params":{}', "bad_request"),
-            (b'{"v":1,"op":"","method":"hello"}', "bad_request"),
-            (b'{"v":1,"op":"","method":"hello","params":{},"uid":0}', "bad_request"),
-            (b'{"v":1,"op":"","method":"hello","params":{"a":1}}', "bad_request"),
-            (b'{"v":1,"op":"","method":"hello","params":[]}', "bad_request"),
-            (b'{"v":2,"op":"","method":"hello","params":{}}', "bad_version"),
+            (b'{"v":%d,"op":"","method":"hello","params":{}' % VERSION, "bad_request"),
+            (b'{"v":%d,"op":"","method":"hello"}' % VERSION, "bad_request"),
+            (b'{"v":%d,"op":"","method":"hello","params":{},"uid":0}' % VERSION, "bad_request"),
+            (b'{"v":%d,"op":"","method":"hello","params":{"a":1}}' % VERSION, "bad_request"),
+            (b'{"v":%d,"op":"","method":"hello","params":[]}' % VERSION, "bad_request"),
+            (b'{"v":3,"op":"","method":"hello","params":{}}', "bad_version"),
             (b'{"v":true,"op":"","method":"hello","params":{}}', "bad_version"),
-            (b'{"v":1,"op":"","method":"run","params":{}}', "unknown_method"),
-            (b'{"v":1,"op":"","method":"__init__","params":{}}', "unknown_method"),
-            (b'{"v":1,"op":"","method":["hello"],"params":{}}', "unknown_method"),
+            (b'{"v":%d,"op":"","method":"run","params":{}}' % VERSION, "unknown_method"),
+            (b'{"v":%d,"op":"","method":"__init__","params":{}}' % VERSION, "unknown_method"),
+            (b'{"v":%d,"op":"","method":["hello"],"params":{}}' % VERSION, "unknown_method"),
             (encode("create_taps", bridge=BRIDGE, count=True), "bad_request"),
             (encode("create_taps", bridge=BRIDGE, count=1.0), "bad_request"),
             (encode("create_taps", bridge=BRIDGE, count=65), "bad_request"),
@@ -228,7 +230,7 @@ class TestMessages:
 
     def test_an_op_id_cannot_forge_lines_of_the_log(self, helper: HelperProcess, peer: Connection) -> None:
         for op in ('a"\n{"forged": 1}', "\u2028", "x" * 100_000, 7, {"op": 1}):
-            message = json.dumps({"v": 1, "op": op, "method": "hello", "params": {}}).encode()
+            message = json.dumps({"v": VERSION, "op": op, "method": "hello", "params": {}}).encode()
             peer.say(message)
         assert all(len(line["op"]) <= 64 for line in helper.log() if "op" in line)
         assert not [line for line in helper.log() if "forged" in line]

@@ -15,7 +15,7 @@ import dns.message
 import dns.rdatatype
 import dns.rrset
 
-from banger.privileged.contract.requests import (
+from banger.privileged.contract.network import (
     AdmitGuest,
     ApplyGuests,
     CreateTaps,

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from banger.privileged.contract.base import VERSION, Done, Request
 from banger.privileged.contract.codec import decode_request, encode_result
-from banger.privileged.contract.requests import VERSION, Done, Greeting, Hello, Request
+from banger.privileged.contract.processes import Greeting, Hello
 
 Answer = Callable[[socket.socket, Request, str], None]
 

@@ -16,10 +16,10 @@ from tests.unit.privileged.scripted_helper import ScriptedHelper, greet, say_don
 from banger.base.log import JsonFormatter, operation_id
 from banger.base.problem import Code, Outcome, Problem
 from banger.privileged.client import HelperClient
+from banger.privileged.contract.base import VERSION, Done
 from banger.privileged.contract.codec import encode_refusal, encode_result
-from banger.privileged.contract.requests import (
+from banger.privileged.contract.network import (
     CreateTaps,
-    Done,
     EnsureBridge,
     ListTaps,
     OpenDns,
@@ -367,9 +367,10 @@ async def test_a_link_to_a_socket_is_no_socket(directory):
 async def test_another_version_of_the_contract_is_refused(directory, how):
     def answer(connection, op):
         if how == "greeting":
-            greet(connection, op, version=2)
+            greet(connection, op, version=VERSION + 1)
         else:
-            refusal = Refusal("bad_version", "the helper speaks version 2", "sudo banger system install")
+            message = f"the helper speaks version {VERSION + 1}"
+            refusal = Refusal("bad_version", message, "sudo banger system install")
             connection.send(encode_refusal(op, refusal))
 
     with ScriptedHelper(directory / "s", greeting=answer) as helper:
@@ -402,7 +403,7 @@ ASK = """
 import asyncio, os, pathlib, sys
 from banger.base.problem import Problem
 from banger.privileged.client import HelperClient
-from banger.privileged.contract.requests import Hello
+from banger.privileged.contract.processes import Hello
 if os.getuid() == 0:
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)

@@ -6,7 +6,9 @@ import socket
 import pytest
 
 from banger.base.problem import Code, Problem, unavailable
-from banger.privileged.contract.requests import REQUESTS, CreateTaps, EnsureBridge, Hello, ListTaps, OpenDns
+from banger.privileged.contract.network import CreateTaps, EnsureBridge, ListTaps, OpenDns
+from banger.privileged.contract.processes import Hello
+from banger.privileged.contract.requests import REQUESTS
 from banger.privileged.fake import FakePrivileged
 
 BRIDGE = "br-banger"

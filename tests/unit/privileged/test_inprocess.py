@@ -9,14 +9,13 @@ import pytest
 
 from banger.base.problem import Code, Outcome, Problem
 from banger.privileged import inprocess
-from banger.privileged.contract.requests import (
+from banger.privileged.contract.base import Done, Reply
+from banger.privileged.contract.network import (
     CreateTaps,
-    Done,
     ListTaps,
     OpenDns,
     PublishPorts,
     RemoveBridge,
-    Reply,
     Tap,
     Taps,
 )

@@ -6,15 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from banger.privileged.contract.requests import (
-    DESCRIPTORS_MAX,
-    GUESTS_MAX,
-    MESSAGE_BYTES_MAX,
-    REQUESTS,
-    SIGNALS,
-    TAPS_MAX,
-    VERSION,
-)
+from banger.privileged.contract.base import DESCRIPTORS_MAX, MESSAGE_BYTES_MAX, VERSION
+from banger.privileged.contract.machines import ACTIVE, DISK_KINDS, FULL
+from banger.privileged.contract.network import GUESTS_MAX, TAPS_MAX
+from banger.privileged.contract.processes import SIGNALS
+from banger.privileged.contract.requests import REQUESTS
 from banger.privileged.contract.values import Guest, Policy, PublishedPort
 
 PAGE = Path(__file__).parents[3].joinpath("docs/reference/root-helper.md").read_text("utf-8")
@@ -42,13 +38,19 @@ def test_a_row_names_the_params_and_the_fields_of_the_result(method):
     params, result, _ = rows()[method]
     assert words(params) == {field.name for field in fields(request)}
     assert {field.name for field in fields(request.result)} <= words(result)
-    assert ("a socket for each" in params) == (request.descriptors.stop > 1)
+    assert bool(re.search("; (a socket for each|.*descriptors)", params)) == (request.descriptors.stop > 1)
 
 
 @pytest.mark.parametrize(("word", "kind"), [("Guest", Guest), ("Policy", Policy), ("Port", PublishedPort)])
 def test_values_are_told_with_their_fields(word, kind):
     (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {word} |")]
     assert set(re.findall(r'"(\w+)"', line)) == {field.name for field in fields(kind)}
+
+
+def test_kinds_of_disks_and_states_of_snapshots_are_told():
+    (line,) = [line for line in PAGE.splitlines() if line.startswith("| `disks` |")]
+    assert set(DISK_KINDS) == set(re.findall(r"`([\w-]+)`", line)) - {"disks"}
+    assert {ACTIVE, FULL} <= words(rows()["list_snapshots"][2])
 
 
 def test_limits_are_those_of_the_contract():

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from banger.privileged.contract.requests import REQUESTS, EnsureBridge, Hello, SignalVmm
+from banger.privileged.contract.network import EnsureBridge
+from banger.privileged.contract.processes import Hello, SignalVmm
+from banger.privileged.contract.requests import REQUESTS
 from banger.privileged.contract.values import Refusal
 from banger.privileged.helper import handlers as module
 from banger.privileged.helper.handlers import Handlers
@@ -95,3 +97,18 @@ class TestPrograms:
     def test_a_relative_program_is_a_bug(self) -> None:
         with pytest.raises(AssertionError):
             self.run("sh")
+
+
+def test_a_jail_that_cannot_be_removed_keeps_nothing_else_from_being_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    released = []
+    monkeypatch.setattr(module.JailKeeper, "remove_abandoned", fail)
+    monkeypatch.setattr(module.snapshots, "detach_abandoned", lambda: released.append("snapshots"))
+    monkeypatch.setattr(Handlers, "_release_network", lambda _: released.append("network"))
+    with pytest.raises(Refusal, match="Read-only"):
+        Handlers(0, "").release_abandoned()
+    assert released == ["snapshots", "network"]

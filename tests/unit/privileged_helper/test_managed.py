@@ -73,7 +73,7 @@ def test_no_component_at_all_is_refused(root: int) -> None:
 
 def test_the_roots_are_a_closed_list() -> None:
     assert {root.value for root in Root} == {
-        "/proc/sys/net/ipv4", "/proc/sys/net/ipv6", "/proc", "/dev/net", "/run/systemd", "/etc"
+        "/proc/sys/net/ipv4", "/proc/sys/net/ipv6", "/proc", "/dev", "/dev/net", "/run/systemd", "/etc"
     }  # fmt: skip
     assert read_below(Root.IPV4, ("ip_forward",)).strip() in "01"
     assert exists_below(Root.PROCESSES, (str(os.getpid()), "stat"))

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from banger.privileged.contract.requests import ForwardDrop
+from banger.privileged.contract.network import ForwardDrop
 from banger.privileged.contract.values import PublishedPort
 from banger.privileged.helper.host_state import ends_in_refusal, find_drops
 from banger.privileged.helper.names import plan_routing, reverse_zones

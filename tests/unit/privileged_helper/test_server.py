@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import threading
@@ -12,18 +13,22 @@ from typing import Any
 
 import pytest
 
-from banger.privileged.contract.requests import Done, Greeting, Hello, Reply, Request
+from banger.privileged.contract.base import VERSION, Done, Reply, Request
+from banger.privileged.contract.codec import encode_request
+from banger.privileged.contract.processes import Greeting, Hello
 from banger.privileged.contract.values import Refusal
 from banger.privileged.helper import server as module
 from banger.privileged.helper.log import Log, shorten
 from banger.privileged.helper.server import Server
 
-HELLO = b'{"v":1,"op":"op-1","method":"hello","params":{}}'
+HELLO = encode_request(Hello(), "op-1")
 
 
 class MadeUpWork:
     def __init__(self) -> None:
-        self.answer: Callable[[], Reply[Any]] = lambda: Reply(Greeting(version=1, build="", pid=1, owner=0))
+        self.answer: Callable[[], Reply[Any]] = lambda: Reply(
+            Greeting(version=VERSION, build="", pid=1, owner=0)
+        )
         self.released = threading.Event()
         self.given: list[tuple[int, ...]] = []
         self.failing = False
@@ -160,7 +165,7 @@ def test_the_method_of_a_request_that_is_wrong_is_in_the_log(place: Place) -> No
 def test_a_long_refusal_fits_into_its_answer(place: Place) -> None:
     """What was refused is quoted; as JSON it is three times as long as it came."""
     params = {"bridge": "\u00e9" * 60_000}
-    message = {"v": 1, "op": "op-2", "method": "remove_bridge", "params": params}
+    message = {"v": VERSION, "op": "op-2", "method": "remove_bridge", "params": params}
     answers: list[dict[str, Any]] = []
 
     def script() -> None:
@@ -257,3 +262,22 @@ def test_a_peer_that_does_not_read_is_dropped(place: Place) -> None:
 def test_text_of_peers_is_plain_and_short(text: str, plain: str) -> None:
     assert shorten(text).replace("\\'", "'") == plain
     assert len(shorten(text * 1000)) <= 200
+
+
+def test_without_a_descriptor_left_a_caller_is_turned_away_and_the_helper_lives(place: Place) -> None:
+    def script() -> None:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+            lowest = os.dup(caller.fileno())
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+            try:
+                caller.settimeout(20)
+                caller.connect(place.path)
+                assert caller.recv(1) == b""
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert "result" in place.say(HELLO)
+
+    log = place.serve(script)
+    assert "no descriptors left" in log[0]["message"]

@@ -10,13 +10,8 @@ from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from banger.privileged.contract.requests import (
-    MESSAGE_BYTES_MAX,
-    REQUESTS,
-    VERSION,
-    Reply,
-    Request,
-)
+from banger.privileged.contract.base import MESSAGE_BYTES_MAX, VERSION, Reply, Request
+from banger.privileged.contract.requests import REQUESTS
 from banger.privileged.contract.values import Refusal, refuse
 
 T = TypeVar("T")

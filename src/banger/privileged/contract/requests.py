@@ -5,388 +5,45 @@ Descriptors travel beside it; `descriptors` says how many may come along. Nothin
 vector or rule text.
 """
 
-import ipaddress
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any
 
-from banger.privileged.contract.values import (
-    ZONES,
-    Guest,
-    Policy,
-    PublishedPort,
-    parse_address,
-    parse_bridge_address,
-    refuse,
-    validate_bridge,
-    validate_tap,
+from banger.privileged.contract.base import Request
+from banger.privileged.contract.machines import (
+    AttachSnapshot,
+    DetachSnapshot,
+    EnterJail,
+    InspectMachines,
+    LaunchVmm,
+    ListJails,
+    ListSnapshots,
+    RemoveJail,
+    SettleVmm,
 )
-
-VERSION = 1
-MESSAGE_BYTES_MAX = 128 * 1024  # one datagram of a Unix socket
-DESCRIPTORS_MAX = 64  # SCM_MAX_FD is 253
-TAPS_MAX = 1024
-GUESTS_MAX = 1024
-SIGNALS = (2, 3, 9, 15, 18, 19)  # INT QUIT KILL TERM CONT STOP
-
-R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """There is nothing to tell."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Greeting:
-    """Who answers: the contract's version, the digest of the helper's code, its pid and the uid it serves."""
-
-    version: int
-    build: str
-    pid: int
-    owner: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ensured:
-    """`fresh` when bridge or tables had to be made: nobody is admitted then."""
-
-    fresh: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """An IPv4 route of the host, of any table but `local`. `gateway` is empty for a network on the link itself."""
-
-    destination: str
-    device: str
-    gateway: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Routes:
-    routes: tuple[Route, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tap:
-    """`up` from admission to release: a tap that is not up waits in the pool."""
-
-    name: str
-    up: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Taps:
-    """`CreateTaps` sends a descriptor for each, in this order."""
-
-    taps: tuple[Tap, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForwardDrop:
-    """Somebody else's chain that drops IPv4 that is forwarded, whatever our own table says."""
-
-    family: str
-    table: str
-    chain: str
-    owner: str  # docker, ufw, firewalld or unknown
-
-
-@dataclass(frozen=True, kw_only=True)
-class HostState:
-    """What NAT and names depend on. `nft` is the library's version, empty where it is missing."""
-
-    ip_forward: bool
-    nft: str
-    resolved: bool
-    drops: tuple[ForwardDrop, ...]
-
-
-class Request(Generic[R]):
-    """What every request below is: its name, the type of its result, how many descriptors may come along."""
-
-    method: ClassVar[str]
-    result: ClassVar[type]
-    descriptors: ClassVar[range] = range(1)  # none
-
-    def validate(self) -> None:
-        """Raises Refusal."""
-
-
-@dataclass(frozen=True)
-class Reply(Generic[R]):
-    """A result and the descriptors that came with it; they belong to the receiver."""
-
-    result: R
-    descriptors: tuple[int, ...] = ()
-
-
-class Privileged(Protocol):
-    """Root, by whatever way. Passes `tests/contracts/test_privileged.py`. A refusal arrives as a Problem."""
-
-    @property
-    def kind(self) -> str:
-        """`helper`, `in-process` or `fake`, for people."""
-
-    async def call(self, request: Request[R], descriptors: Sequence[int] = ()) -> Reply[R]:
-        """Validates, then has it done. The descriptors stay the caller's. Raises Problem."""
-
-    async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hello(Request[Greeting]):
-    """Who are you, and do we speak the same version?"""
-
-    method = "hello"
-    result = Greeting
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListRoutes(Request[Routes]):
-    """The host's routes, our own bridge's left out."""
-
-    method = "list_routes"
-    result = Routes
-
-
-@dataclass(frozen=True, kw_only=True)
-class InspectHost(Request[HostState]):
-    """Reads only."""
-
-    method = "inspect_host"
-    result = HostState
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnsureBridge(Request[Ensured]):
-    """The bridge exists, is up and has this address (`A.B.C.D/N`). A bridge of ours with another name or address and
-    without taps is removed first; with taps it is a `conflict`, and so is a route of the host's into the subnet.
-    `unavailable` where this host can have no taps or no nftables, `unauthorized` for a subnet that root does
-    not allow."""
-
-    method = "ensure_bridge"
-    result = Ensured
-    bridge: str
-    address: str
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-        parse_bridge_address(self.address)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoveBridge(Request[Done]):
-    """Bridge, tables and names' routing go. `conflict` while there are taps. Idempotent."""
-
-    method = "remove_bridge"
-    result = Done
-    bridge: str
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CreateTaps(Request[Taps]):
-    """New taps on the bridge, down. Each lives as long as someone holds its descriptor, and no longer."""
-
-    method = "create_taps"
-    result = Taps
-    bridge: str
-    count: int
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-        if not 1 <= self.count <= DESCRIPTORS_MAX:
-            raise refuse(f"{self.count} taps at once are not possible", f"ask for 1 to {DESCRIPTORS_MAX}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeleteTaps(Request[Done]):
-    """Taps that are there no more are no error."""
-
-    method = "delete_taps"
-    result = Done
-    taps: tuple[str, ...]
-
-    def validate(self) -> None:
-        if not 0 < len(self.taps) <= TAPS_MAX:
-            raise refuse(f"{len(self.taps)} taps cannot be deleted at once", f"name 1 to {TAPS_MAX}")
-        for tap in self.taps:
-            validate_tap(tap)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListTaps(Request[Taps]):
-    """Taps of ours on the bridge; none when there is no bridge."""
-
-    method = "list_taps"
-    result = Taps
-    bridge: str
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApplyGuests(Request[Done]):
-    """Our tables are made anew in one transaction: these guests, this policy, nothing published."""
-
-    method = "apply_guests"
-    result = Done
-    bridge: str
-    policy: Policy
-    guests: tuple[Guest, ...]
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-        self.policy.validate()
-        if len(self.guests) > GUESTS_MAX:
-            raise refuse(f"{len(self.guests)} guests are more than {GUESTS_MAX}")
-        for guest in self.guests:
-            guest.validate()
-        for what in ("tap", "address"):
-            if len({getattr(guest, what) for guest in self.guests}) < len(self.guests):
-                raise refuse(f"two guests have the same {what}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdmitGuest(Request[Done]):
-    """The guest may speak: its elements are in the tables, then its tap goes up. Again with another `nat` changes
-    that for a guest that runs. `unavailable` when `nat` is wanted and the host does not forward."""
-
-    method = "admit_guest"
-    result = Done
-    bridge: str
-    guest: Guest
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-        self.guest.validate()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReleaseGuest(Request[Done]):
-    """The tap goes down if it is still there, and the guest's elements are taken out. Idempotent."""
-
-    method = "release_guest"
-    result = Done
-    bridge: str
-    guest: Guest
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-        self.guest.validate()
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishPorts(Request[Done]):
-    """Each port comes with a socket that the caller has bound to it: proof that it may. All or none.
-    `conflict` when a port leads to another guest already."""
-
-    method = "publish_ports"
-    result = Done
-    descriptors = range(1, DESCRIPTORS_MAX + 1)
-    bridge: str
-    guest_address: str
-    ports: tuple[PublishedPort, ...]
-
-    def validate(self) -> None:
-        _validate_ports(self.bridge, self.guest_address, self.ports)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnpublishPorts(Request[Done]):
-    """Idempotent."""
-
-    method = "unpublish_ports"
-    result = Done
-    bridge: str
-    guest_address: str
-    ports: tuple[PublishedPort, ...]
-
-    def validate(self) -> None:
-        _validate_ports(self.bridge, self.guest_address, self.ports)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenDns(Request[Done]):
-    """Sends two descriptors: a UDP socket and a listening TCP socket at port 53 of the bridge's address."""
-
-    method = "open_dns"
-    result = Done
-    bridge: str
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RouteNames(Request[Done]):
-    """systemd-resolved asks the bridge's address for names below `zone`, and for nothing else. `unavailable` where
-    there is no systemd-resolved."""
-
-    method = "route_names"
-    result = Done
-    bridge: str
-    zone: str
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-        if self.zone not in ZONES:
-            raise refuse(f"{self.zone!r} is no zone of banger's", f"use {' or '.join(ZONES)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnrouteNames(Request[Done]):
-    """Idempotent; no error where there is no systemd-resolved."""
-
-    method = "unroute_names"
-    result = Done
-    bridge: str
-
-    def validate(self) -> None:
-        validate_bridge(self.bridge)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SignalVmm(Request[Done]):
-    """Only a process with this start time (clock ticks since boot) that the helper has launched or that runs as the
-    owner. `unauthorized` for any other; nothing happens when it is gone."""
-
-    method = "signal_vmm"
-    result = Done
-    pid: int
-    start_time: int
-    signal: int
-
-    def validate(self) -> None:
-        _validate_process(self.pid, self.start_time)
-        if self.signal not in SIGNALS:
-            raise refuse(f"signal {self.signal} is not sent to a VMM")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapIds(Request[Done]):
-    """Does newuidmap(1)'s and newgidmap(1)'s work for a daemon that may gain no privileges: in the user namespace which
-    this process of the owner's has made, id 0 becomes the owner's, 1 to 65535 those of /etc/subuid and /etc/subgid.
-    `unauthorized` for any other process or namespace, `conflict` for one with maps, `unavailable` without such ids."""
-
-    method = "map_ids"
-    result = Done
-    pid: int
-    start_time: int
-
-    def validate(self) -> None:
-        _validate_process(self.pid, self.start_time)
-
+from banger.privileged.contract.network import (
+    AdmitGuest,
+    ApplyGuests,
+    CreateTaps,
+    DeleteTaps,
+    EnsureBridge,
+    InspectHost,
+    ListRoutes,
+    ListTaps,
+    OpenDns,
+    PublishPorts,
+    ReleaseGuest,
+    RemoveBridge,
+    RouteNames,
+    UnpublishPorts,
+    UnrouteNames,
+)
+from banger.privileged.contract.processes import Hello, MapIds, SignalVmm
 
 REQUESTS: dict[str, type[Request[Any]]] = {
     kind.method: kind
     for kind in (
         Hello,
+        SignalVmm,
+        MapIds,
         ListRoutes,
         InspectHost,
         EnsureBridge,
@@ -402,27 +59,14 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         OpenDns,
         RouteNames,
         UnrouteNames,
-        SignalVmm,
-        MapIds,
+        InspectMachines,
+        AttachSnapshot,
+        DetachSnapshot,
+        ListSnapshots,
+        LaunchVmm,
+        SettleVmm,
+        EnterJail,
+        RemoveJail,
+        ListJails,
     )
 }
-
-
-def _validate_process(pid: int, start_time: int) -> None:
-    if pid <= 1 or start_time <= 0:
-        raise refuse(f"{pid} started at {start_time} is not a process")
-
-
-def _validate_ports(bridge: str, guest_address: str, ports: tuple[PublishedPort, ...]) -> None:
-    validate_bridge(bridge)
-    parse_address(guest_address)
-    if not 0 < len(ports) <= DESCRIPTORS_MAX:
-        raise refuse(f"{len(ports)} ports at once are not possible", f"publish 1 to {DESCRIPTORS_MAX}")
-    for port in ports:
-        port.validate()
-    if len({(port.protocol, port.host_address, port.host_port) for port in ports}) < len(ports):
-        raise refuse("one port is published twice")
-
-
-def subnet_of(address: str) -> ipaddress.IPv4Network:
-    return parse_bridge_address(address).network

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 BRIDGE_PATTERN = re.compile(r"br-banger[0-9a-z]{0,6}")
+VM_PATTERN = re.compile(r"[0-9a-f]{12}")
 TAP_PREFIX = "bng-"
 TAP_PATTERN = re.compile(r"bng-[0-9a-f]{8}")
 MAC_PATTERN = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -148,3 +149,8 @@ class Policy:
         for port in self.host_ports:
             if not 0 < port < 65536:
                 raise refuse(f"{port} is not a port")
+
+
+def validate_vm(vm: str) -> None:
+    if VM_PATTERN.fullmatch(vm) is None:
+        raise refuse(f"{vm!r} is not the id of a VM")

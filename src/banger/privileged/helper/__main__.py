@@ -35,13 +35,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise Refusal("unauthorized", "the root helper runs as root", "sudo banger system install")
         with open_listener(options.socket, options.owner) as listener:
             log.write(level="info", message="ready", pid=os.getpid(), owner=options.owner, build=build)
-            Server(listener, Handlers(options.owner, build), options.owner, log).run(_notify_ready)
+            _serve(listener, Handlers(options.owner, build), options.owner, log)
         log.write(level="info", message="ended", pid=os.getpid())
     except (Refusal, OSError) as error:
         refusal = error if isinstance(error, Refusal) else translate(error)
         hint = f"\nhint: {refusal.hint}" if refusal.hint else ""
         sys.stderr.write(f"banger-root: {refusal.message}{hint}\n")
         raise SystemExit(_EXIT_STATUSES.get(refusal.code, 70)) from None
+
+
+def _serve(listener: socket.socket, handlers: Handlers, owner: int, log: Log) -> None:
+    try:
+        try:
+            handlers.end_unsettled()
+        except Refusal as refusal:  # the others are to be served all the same
+            log.write(level="warning", message="not ended", why=refusal.message)
+        Server(listener, handlers, owner, log).run(_notify_ready)
+    finally:
+        handlers.close()
 
 
 def find_build() -> str:

@@ -50,7 +50,7 @@ def admit_guest(host: Host, bridge: Bridge, guest: Guest) -> None:
 
 
 def release_guest(host: Host, guest: Guest) -> None:
-    """What it has published goes as well: another guest may get its address."""
+    """What it has published goes as well, and its flows: another guest may get its address."""
     if find_tap(host, guest.tap) is not None:
         try:
             host.netlink.set_up(guest.tap, up=False)
@@ -65,6 +65,7 @@ def release_guest(host: Host, guest: Guest) -> None:
     except NftError as error:
         if error.errno != errno.ENOENT:
             raise
+    host.conntrack.forget(guest.address)
 
 
 def publish_ports(host: Host, bridge: Bridge, address: str, ports: Sequence[PublishedPort]) -> None:
@@ -117,6 +118,9 @@ def release_gone(host: Host, taps: set[str]) -> None:
     except NftError as error:
         if error.errno != errno.ENOENT:
             raise
+    else:
+        for guest in gone:
+            host.conntrack.forget(guest.address)
 
 
 def _list_published(host: Host, address: str) -> list[PublishedPort]:

@@ -1,6 +1,7 @@
 """The ways into the kernel that requests share, and which interfaces are ours."""
 
 from banger.privileged.contract.values import BRIDGE_PATTERN, TAP_PATTERN
+from banger.privileged.helper.conntrack import Conntrack
 from banger.privileged.helper.netlink import Link, Netlink
 from banger.privileged.helper.nftables import Nft
 
@@ -14,10 +15,12 @@ class Host:
     def __init__(self) -> None:
         self.netlink = Netlink()
         self.nft = Nft()
+        self.conntrack = Conntrack()
 
     def close(self) -> None:
         self.netlink.close()
         self.nft.close()
+        self.conntrack.close()
 
 
 def is_our_tap(link: Link) -> bool:

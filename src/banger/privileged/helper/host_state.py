@@ -4,7 +4,7 @@ import re
 from contextlib import suppress
 from typing import Any
 
-from banger.privileged.contract.requests import ForwardDrop, HostState
+from banger.privileged.contract.network import ForwardDrop, HostState
 from banger.privileged.helper import names
 from banger.privileged.helper.firewall import TABLE
 from banger.privileged.helper.host import Host

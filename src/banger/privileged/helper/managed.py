@@ -4,7 +4,6 @@ No component may be a symbolic link, empty, `.` or `..`, or hold a slash or NUL.
 lies in must be root's and closed to everybody else.
 """
 
-import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ class Root(Enum):
     IPV6 = "/proc/sys/net/ipv6"
     PROCESSES = "/proc"
     TUN = "/dev/net"
+    DEVICES = "/dev"
     SYSTEMD = "/run/systemd"
     CONFIGURATION = "/etc"
 
@@ -86,6 +86,11 @@ def write_below(root: Root, parts: Sequence[str], text: str) -> None:
         os.close(descriptor)
 
 
+def list_names(directory: int) -> list[str]:
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries]
+
+
 def exists_below(root: Root, parts: Sequence[str]) -> bool:
     """Whether something that is no symbolic link is there."""
     try:
@@ -95,10 +100,11 @@ def exists_below(root: Root, parts: Sequence[str]) -> bool:
     return True
 
 
-def open_trusted_directory(path: str) -> int:
-    """The directory, made (0755) when only its last component is missing. Raises Refusal for one that somebody other
-    than root could change or replace: not root's, writable by others, a symbolic link, or inside such a directory.
-    A sticky directory like /tmp may be on the way, but not be the directory itself."""
+def open_trusted_directory(path: str, *, make: bool = True, hint: str = "choose a directory in /run") -> int:
+    """The directory, made (0755) when only its last component is missing; with `make` off FileNotFoundError is raised.
+    Raises Refusal for one that somebody other than root could change or replace: not root's, writable by others, a
+    symbolic link, or inside such a directory. A sticky directory like /tmp may be on the way, but not be the directory
+    itself."""
     pure = PurePosixPath(path)
     if pure.root != "/" or path != str(pure) or not pure.name:
         raise refuse(f"{path!a} is not an absolute path of a directory")
@@ -106,40 +112,75 @@ def open_trusted_directory(path: str) -> int:
     try:
         for depth, part in enumerate(pure.parts[1:], start=2):
             _validate_component(part)
-            _verify_trusted(directory, path, sticky_allowed=True)
-            inner = _enter(directory, part, path, make=depth == len(pure.parts))
+            _verify_trusted(directory, path, hint, sticky_allowed=True)
+            inner = _enter(directory, part, path, hint, make=make and depth == len(pure.parts))
             os.close(directory)
             directory = inner
-        _verify_trusted(directory, path, sticky_allowed=False)
+        _verify_trusted(directory, path, hint, sticky_allowed=False)
+    except FileNotFoundError as error:
+        os.close(directory)
+        if make:
+            raise _untrusted(path, f"{error.filename} is missing", hint) from error
+        raise
     except BaseException:
         os.close(directory)
         raise
     return directory
 
 
-def _enter(directory: int, part: str, path: str, *, make: bool) -> int:
+def open_trusted_program(path: str) -> int:
+    """The file, which nobody but root could change or replace, and which can be executed. Raises Refusal, and
+    FileNotFoundError."""
+    parent, _, name = path.rpartition("/")
+    hint = f"ls -ld {path} {parent}"
+    directory = open_trusted_directory(parent, make=False, hint=hint)
+    try:
+        program = open_below(
+            directory, (name,), os.O_RDONLY | os.O_NONBLOCK
+        )  # a FIFO would wait for its writer
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _untrusted(path, error.strerror or str(error), hint) from error
+    finally:
+        os.close(directory)
+    state = os.fstat(program)
+    others_write = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if (
+        stat.S_ISREG(state.st_mode)
+        and state.st_uid == 0
+        and not others_write
+        and state.st_mode & stat.S_IXUSR
+    ):
+        return program
+    os.close(program)
+    raise _untrusted(path, f"uid {state.st_uid}, mode {stat.S_IMODE(state.st_mode):04o}", hint)
+
+
+def _enter(directory: int, part: str, path: str, hint: str, *, make: bool) -> int:
     if make:
         with suppress(FileExistsError):
             os.mkdir(part, _DIRECTORY_MODE, dir_fd=directory)
             os.chmod(part, _DIRECTORY_MODE, dir_fd=directory)  # whatever the umask says
     try:
         return os.open(part, _DIRECTORY, dir_fd=directory)
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        why = "a symbolic link or no directory" if error.errno != errno.ENOENT else "missing"
-        raise _untrusted(path, f"{part} is {why}") from error
+        raise _untrusted(path, f"{part} is a symbolic link or no directory", hint) from error
 
 
-def _verify_trusted(directory: int, path: str, *, sticky_allowed: bool) -> None:
+def _verify_trusted(directory: int, path: str, hint: str, *, sticky_allowed: bool) -> None:
     state = os.fstat(directory)
     if state.st_uid != 0:
-        raise _untrusted(path, f"a directory of it belongs to uid {state.st_uid}")
+        raise _untrusted(path, f"a directory of it belongs to uid {state.st_uid}", hint)
     others_write = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if others_write and not (sticky_allowed and state.st_mode & stat.S_ISVTX):
-        raise _untrusted(path, f"a directory of it has mode {stat.S_IMODE(state.st_mode):04o}")
+        raise _untrusted(path, f"a directory of it has mode {stat.S_IMODE(state.st_mode):04o}", hint)
 
 
-def _untrusted(path: str, why: str) -> Refusal:
-    return Refusal("unauthorized", f"{path} cannot be trusted: {why}", "choose a directory in /run")
+def _untrusted(path: str, why: str, hint: str) -> Refusal:
+    return Refusal("unauthorized", f"{path} cannot be trusted: {why}", hint)
 
 
 def _validate_component(part: str) -> None:

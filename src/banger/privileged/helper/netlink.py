@@ -1,15 +1,14 @@
 """A small rtnetlink (rtnetlink(7)): links, IPv4 addresses and IPv4 routes of this network namespace.
 
-Owns one socket, opened at the first request. Requests are acknowledged; several go to the kernel in one datagram.
-Raises OSError with the kernel's errno. Attributes are built and taken apart by `attributes`.
+Raises OSError with the kernel's errno. Messages travel by `netlink_socket`, attributes are built and taken apart by
+`attributes`.
 """
 
 import errno
 import ipaddress
-import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from banger.privileged.helper.attributes import (
@@ -21,15 +20,12 @@ from banger.privileged.helper.attributes import (
     unpack_text,
     unpack_u32,
 )
+from banger.privileged.helper.netlink_socket import NetlinkSocket
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _GETADDR, _GETROUTE = 20, 22, 26
-_ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP, _EXCLUSIVE, _CREATE = 1, 4, 0x300, 0x200, 0x400
-_DUMP_INTERRUPTED = 0x10
-_SOL_NETLINK, _CAP_ACK, _STRICT_CHECK = 270, 10, 12
+_EXCLUSIVE, _CREATE = 0x200, 0x400
 
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, destination's length, …, table, protocol, scope, type, flags
@@ -46,11 +42,6 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 9, 15
 _UNICAST, _LOCAL_TABLE, _CLONED = 1, 255, 0x200
 _UP = 1
-
-_BATCH = 64  # acknowledgements wait in the socket's buffer
-_DUMP_TRIES = 5
-_RECEIVE_BYTES = 256 * 1024
-_TIMEOUT_S = 10.0
 
 
 class Link(NamedTuple):
@@ -73,23 +64,17 @@ class KernelRoute(NamedTuple):
     gateway: str
 
 
-class Netlink:
-    """One at a time: callers do not share it between threads at once."""
+class Netlink(NetlinkSocket):
+    """Links, addresses and routes."""
 
     def __init__(self) -> None:
-        self._socket: socket.socket | None = None
-        self._sequence = 0
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        super().__init__(socket.NETLINK_ROUTE)
 
     def find_link(self, name: str) -> Link | None:
         body = _LINK.pack(0, 0, 0, 0, 0) + pack_text(_IFLA_IFNAME, name)
         body += pack_u32(_IFLA_EXT_MASK, _SKIP_STATISTICS)
         try:
-            replies = self._exchange([(_GETLINK, 0, body)])
+            replies = self.exchange([(_GETLINK, 0, body)])
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
@@ -100,17 +85,17 @@ class Netlink:
         body = _LINK.pack(0, 0, 0, 0, 0) + pack_u32(_IFLA_EXT_MASK, _SKIP_STATISTICS)
         if master:
             body += pack_u32(_IFLA_MASTER, master)
-        return [_parse_link(entry) for entry in self._dump(_GETLINK, body, _NEWLINK)]
+        return [_parse_link(entry) for entry in self.dump(_GETLINK, body, _NEWLINK)]
 
     def list_addresses(self, index: int = 0) -> list[ipaddress.IPv4Interface]:
         """IPv4 addresses of a link, or of all."""
         body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, index)
-        return [_parse_address(entry) for entry in self._dump(_GETADDR, body, _NEWADDR)]
+        return [_parse_address(entry) for entry in self.dump(_GETADDR, body, _NEWADDR)]
 
     def list_routes(self) -> list[KernelRoute]:
         """Unicast routes of all tables but `local`, those the kernel has cloned left out."""
         body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        routes = (_parse_route(entry) for entry in self._dump(_GETROUTE, body, 24))
+        routes = (_parse_route(entry) for entry in self.dump(_GETROUTE, body, 24))
         return [route for route in routes if route is not None]
 
     def add_bridge(self, name: str, mac: str) -> None:
@@ -123,18 +108,18 @@ class Netlink:
         body = _LINK.pack(0, 0, 0, 0, 0) + pack_text(_IFLA_IFNAME, name)
         body += pack_attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
         body += pack_attribute(_IFLA_LINKINFO, info)
-        self._exchange([(_NEWLINK, _CREATE | _EXCLUSIVE, body)])
+        self.exchange([(_NEWLINK, _CREATE | _EXCLUSIVE, body)])
 
     def delete_link(self, index: int) -> None:
-        self._exchange([(_DELLINK, 0, _LINK.pack(0, 0, index, 0, 0))])
+        self.exchange([(_DELLINK, 0, _LINK.pack(0, 0, index, 0, 0))])
 
     def delete_group(self, group: int) -> None:
         """All links of the group, in one go: the kernel waits for their readers once, not for each."""
-        self._exchange([(_DELLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + pack_u32(_IFLA_GROUP, group))])
+        self.exchange([(_DELLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + pack_u32(_IFLA_GROUP, group))])
 
     def set_group(self, indices: Iterable[int], group: int) -> None:
         """A link that is there no more is passed over."""
-        self._exchange(
+        self.exchange(
             [
                 (_SETLINK, 0, _LINK.pack(0, 0, index, 0, 0) + pack_u32(_IFLA_GROUP, group))
                 for index in indices
@@ -144,7 +129,7 @@ class Netlink:
 
     def set_up(self, name: str, *, up: bool) -> None:
         body = _LINK.pack(0, 0, 0, _UP if up else 0, _UP) + pack_text(_IFLA_IFNAME, name)
-        self._exchange([(_SETLINK, 0, body)])
+        self.exchange([(_SETLINK, 0, body)])
 
     def attach(self, names: Iterable[str], master: int, *, isolated: bool) -> None:
         """The links become ports of the bridge."""
@@ -152,11 +137,11 @@ class Netlink:
         for name in names:
             body = _LINK.pack(0, 0, 0, 0, 0) + pack_text(_IFLA_IFNAME, name) + pack_u32(_IFLA_MASTER, master)
             requests += [(_SETLINK, 0, body), (_NEWLINK, 0, _port_body(name, isolated=isolated))]
-        self._exchange(requests)
+        self.exchange(requests)
 
     def set_isolated(self, names: Iterable[str], *, isolated: bool) -> None:
         """Isolated ports of a bridge do not reach one another. A port that is there no more is passed over."""
-        self._exchange(
+        self.exchange(
             [(_NEWLINK, 0, _port_body(name, isolated=isolated)) for name in names], ignored=errno.ENODEV
         )
 
@@ -165,85 +150,7 @@ class Netlink:
         body += pack_attribute(_IFA_LOCAL, interface.ip.packed) + pack_attribute(
             _IFA_ADDRESS, interface.ip.packed
         )
-        self._exchange([(_NEWADDR, _CREATE | _EXCLUSIVE, body)])
-
-    def _exchange(
-        self, requests: list[tuple[int, int, bytes]], *, ignored: int = 0
-    ) -> list[tuple[int, bytes]]:
-        """What came back besides acknowledgements. All are tried; the first error is raised, unless it is ignored."""
-        replies: list[tuple[int, bytes]] = []
-        failure = 0
-        for start in range(0, len(requests), _BATCH):
-            batch = requests[start : start + _BATCH]
-            first = self._send([(kind, flags | _ACK, body) for kind, flags, body in batch])
-            waiting = len(batch)
-            while waiting:
-                for kind, _, sequence, body in self._receive():
-                    if not first <= sequence < first + len(batch):
-                        continue
-                    if kind == _ERROR:
-                        waiting -= 1
-                        code = -struct.unpack_from("=i", body)[0]
-                        failure = failure or (code if code != ignored else 0)
-                    else:
-                        replies.append((kind, body))
-        if failure:
-            raise OSError(failure, os.strerror(failure))
-        return replies
-
-    def _dump(self, kind: int, body: bytes, wanted: int) -> list[bytes]:
-        """All entries of a table. Read anew when it was changed meanwhile."""
-        entries: list[bytes] = []
-        for _ in range(_DUMP_TRIES):
-            entries, whole = self._read_dump(self._send([(kind, _DUMP, body)]), wanted)
-            if whole:
-                break
-        return entries
-
-    def _read_dump(self, expected: int, wanted: int) -> tuple[list[bytes], bool]:
-        entries: list[bytes] = []
-        whole = True
-        while True:
-            for kind, flags, sequence, body in self._receive():
-                if sequence != expected:
-                    continue
-                whole = whole and not flags & _DUMP_INTERRUPTED
-                if kind in (_DONE, _ERROR):
-                    code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
-                    if code:
-                        raise OSError(code, os.strerror(code))
-                    return entries, whole
-                if kind == wanted:
-                    entries.append(body)
-
-    def _send(self, requests: list[tuple[int, int, bytes]]) -> int:
-        """The sequence number of the first; the others follow it."""
-        first = self._sequence + 1
-        data = b""
-        for kind, flags, body in requests:
-            self._sequence += 1
-            padded = body + bytes(-len(body) % 4)
-            data += _HEADER.pack(_HEADER.size + len(body), kind, flags | _REQUEST, self._sequence, 0) + padded
-        self._open().send(data)
-        return first
-
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        data = self._open().recv(_RECEIVE_BYTES)
-        offset = 0
-        while offset + _HEADER.size <= len(data):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-            yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
-            offset += (length + 3) & ~3
-
-    def _open(self) -> socket.socket:
-        if self._socket is None:
-            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-            opened.settimeout(_TIMEOUT_S)
-            opened.bind((0, 0))
-            for option in (_CAP_ACK, _STRICT_CHECK):
-                opened.setsockopt(_SOL_NETLINK, option, 1)
-            self._socket = opened
-        return self._socket
+        self.exchange([(_NEWADDR, _CREATE | _EXCLUSIVE, body)])
 
 
 def _port_body(name: str, *, isolated: bool) -> bytes:

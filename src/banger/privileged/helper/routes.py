@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Collection, Iterable
 
-from banger.privileged.contract.requests import Route
+from banger.privileged.contract.network import Route
 from banger.privileged.helper.host import Host, is_our_bridge
 from banger.privileged.helper.netlink import KernelRoute
 

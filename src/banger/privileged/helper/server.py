@@ -6,6 +6,7 @@ whatever it was. When the last peer has gone, what no VM uses is taken away afte
 thirty while nobody is there.
 """
 
+import errno
 import json
 import os
 import selectors
@@ -19,8 +20,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from banger.privileged.contract.base import MESSAGE_BYTES_MAX, Reply, Request
 from banger.privileged.contract.codec import decode_request, encode_refusal, encode_result, find_op
-from banger.privileged.contract.requests import MESSAGE_BYTES_MAX, REQUESTS, Reply, Request
+from banger.privileged.contract.requests import REQUESTS
 from banger.privileged.contract.values import Refusal, refuse
 from banger.privileged.helper.log import Log, shorten
 
@@ -64,6 +66,8 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._buffer = bytearray(MESSAGE_BYTES_MAX)
         self._ending = False
+        # Given up when there is no other descriptor left, so that a caller can be turned away.
+        self._spare = -1
         self._look_at: float | None = (
             time.monotonic() + FIRST_S
         )  # a daemon may have died with the last helper
@@ -73,6 +77,7 @@ class Server:
         woken, waker = socket.socketpair()
         with self._selector, woken, waker:
             waker.setblocking(False)
+            self._spare = _open_spare()
             wakened = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
             handlers = {number: signal.signal(number, self._end) for number in _ENDING}
             for number in _ENDING:
@@ -89,6 +94,7 @@ class Server:
                 signal.set_wakeup_fd(wakened)
                 for peer in tuple(self._peers):
                     self._drop(peer)
+                os.close(self._spare)
 
     def _end(self, *_: object) -> None:
         self._ending = True
@@ -105,7 +111,13 @@ class Server:
 
     def _accept(self) -> None:
         with suppress(BlockingIOError, ConnectionAbortedError):
-            connected, _ = self._listener.accept()
+            try:
+                connected, _ = self._listener.accept()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._turn_away_one()
+                return
             peer = Peer(connected)
             if peer.uid not in (self._owner, 0):
                 self._turn_away(peer, Refusal("unauthorized", f"uid {peer.uid} is not the owner"))
@@ -120,6 +132,17 @@ class Server:
     def _turn_away(self, peer: Peer, refusal: Refusal) -> None:
         peer.socket.close()
         self._log_call(peer, "", "", time.monotonic(), refusal)
+
+    def _turn_away_one(self) -> None:
+        """Else it would be waiting still, and the loop would not rest."""
+        os.close(self._spare)
+        try:
+            connected, _ = self._listener.accept()
+            self._turn_away(
+                Peer(connected), Refusal("unavailable", "the root helper has no descriptors left")
+            )
+        finally:
+            self._spare = _open_spare()
 
     def _drop(self, peer: Peer) -> None:
         self._selector.unregister(peer.socket)
@@ -216,6 +239,10 @@ class Server:
         if refusal is not None:
             fields |= {"code": refusal.code, "message": shorten(refusal.message)}
         self._log.write(**fields)
+
+
+def _open_spare() -> int:
+    return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _find_method(message: bytes) -> str:

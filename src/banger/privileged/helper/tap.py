@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
-from banger.privileged.contract.requests import Tap, Taps
+from banger.privileged.contract.network import Tap, Taps
 from banger.privileged.contract.values import TAP_PREFIX, Refusal
 from banger.privileged.helper.bridge import Bridge, disable_ipv6
 from banger.privileged.helper.host import Host, is_our_tap
