@@ -62,7 +62,8 @@ class NativeBench:
 
     def files(self, name: str = "a") -> list[str]:
         """What is in a VM's runtime directory."""
-        return sorted(os.listdir(self.root / name / "run"))
+        directory = self.root / name / "run"
+        return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir())
 
     async def end(self) -> list[int]:
         """Ends what still runs, and says what did."""

@@ -15,14 +15,16 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from tests.native.bench import NativeBench
 
 from banger.base.problem import Problem, unavailable
 from banger.model.machine import TapNetwork
 from banger.vmm.contract import Handle
-from banger.vmm.firecracker import configure
+from banger.vmm.firecracker import configure, unjailed
 
 ADDRESS, GUEST, MAC = "10.9.0.1/24", "10.9.0.2", "06:00:0a:09:00:02"
 TAPS = ("bng-a", "bng-b", "bng-c", "bng-d")
@@ -33,14 +35,14 @@ def ip(*words: str) -> str:
     return subprocess.run(("/usr/sbin/ip", *words), check=True, capture_output=True, text=True).stdout
 
 
-def make_taps() -> dict[str, int]:
+def make_taps(names: Sequence[str] = TAPS) -> dict[str, int]:
     """As the root helper does: exclusively, one queue, gone with their descriptor."""
     ip("link", "set", "lo", "up")
     ip("link", "add", "br0", "type", "bridge")
     ip("address", "add", ADDRESS, "dev", "br0")
     ip("link", "set", "br0", "up")
     descriptors = {}
-    for name in TAPS:
+    for name in names:
         descriptors[name] = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(descriptors[name], SETIFF, struct.pack("16sH22x", name.encode(), FLAGS))
         ip("link", "set", name, "master", "br0", "up")
@@ -60,7 +62,9 @@ def taps() -> dict[str, bool]:
     """The taps that are there, with their persistence."""
     links = json.loads(ip("-d", "-j", "link", "show"))
     return {
-        link["ifname"]: link["linkinfo"]["info_data"]["persist"] for link in links if link["ifname"] in TAPS
+        link["ifname"]: link["linkinfo"]["info_data"]["persist"]
+        for link in links
+        if link["ifname"].startswith("bng-")
     }
 
 
@@ -132,8 +136,8 @@ async def fail(bench: NativeBench, descriptor: int) -> dict[str, object]:
         await bench.start(tap=descriptor, **wrong)
     except Problem as problem:
         said["early"] = problem.brief
-    for step in ("_attach", "share_tap"):
-        said[step] = await fail_at(step, bench, descriptor, name)
+    for module, step in ((configure, "_attach"), (unjailed, "share_tap")):
+        said[step] = await fail_at(module, step, bench, descriptor, name)
     handle = await bench.start(tap=descriptor, **network(name))
     await bench.vmm.kill(handle)
     os.close(descriptor)
@@ -141,21 +145,21 @@ async def fail(bench: NativeBench, descriptor: int) -> dict[str, object]:
     return said
 
 
-async def fail_at(step: str, bench: NativeBench, descriptor: int, name: str) -> bool:
+async def fail_at(module: ModuleType, step: str, bench: NativeBench, descriptor: int, name: str) -> bool:
     """Whether the tap persists after a start that failed while the tap was lent: before Firecracker had attached, and
     after."""
-    whole = getattr(configure, step)
+    whole = getattr(module, step)
 
     def fail(*_: object) -> None:
         raise unavailable("as told")
 
-    setattr(configure, step, fail)
+    setattr(module, step, fail)
     try:
         with contextlib.suppress(Problem):
             await bench.start(tap=descriptor, **network(name))
             raise AssertionError(f"the start went on after {step}")
     finally:
-        setattr(configure, step, whole)
+        setattr(module, step, whole)
     return taps()[name]
 
 

@@ -21,7 +21,7 @@ async def test_the_agents_knock_brings_the_stream_without_waiting_for_an_attempt
     before = asyncio.get_running_loop().time()
     assert await bench.say(handle, b"hello\n") == b"hello\n"
     assert asyncio.get_running_loop().time() - before < ATTEMPT_S
-    assert "agent.sock_1024" not in bench.files()  # heard once, deaf to any other
+    assert "s/agent.sock_1024" not in bench.files()  # heard once, deaf to any other
     await bench.vmm.kill(handle)
 
 
@@ -57,6 +57,7 @@ async def test_an_abandoned_connection_leaves_no_descriptor(bench):
     ("word", "clean", "reason"),
     [
         (b"OFF\n", True, "power-off"),
+        (b"HALT\n", True, "power-off"),
         (b"REBOOT\n", True, "reboot"),
         (b"PANIC\n", False, "kernel panic: mini guest was told to"),
         (b"FAULT\n", False, "the guest crashed"),
@@ -126,8 +127,9 @@ async def test_metrics_are_read_when_asked_for_and_do_not_pile_up(bench):
     await bench.say(handle, b"hello\n")
     first = await bench.vmm.metrics(handle)
     assert first["vsock"]["rx_packets_count"] > 0
-    assert (await bench.vmm.metrics(handle))["vsock"]["rx_packets_count"] == 0
-    assert stat.S_ISFIFO((bench.root / "a" / "run" / "metrics.fifo").stat().st_mode)
+    more = [(await bench.vmm.metrics(handle))["vsock"]["rx_packets_count"] for _ in range(3)]
+    assert more[-1] == 0, more  # the connection's end may have come after the first
+    assert stat.S_ISFIFO((bench.root / "a" / "run" / "s" / "metrics.fifo").stat().st_mode)
     await bench.vmm.kill(handle)
 
 
@@ -136,7 +138,7 @@ async def test_a_stale_socket_and_a_guest_that_was_killed_with_its_daemon_are_no
     await bench.vmm.close()
     os.kill(handle.pid, 9)
     os.waitpid(handle.pid, 0)
-    assert "agent.sock" in bench.files()
+    assert "s/agent.sock" in bench.files()
     bench.vmm = bench.new_daemon()
     handle = await bench.start()
     assert await bench.say(handle, b"hello\n") == b"hello\n"
@@ -146,11 +148,13 @@ async def test_a_stale_socket_and_a_guest_that_was_killed_with_its_daemon_are_no
 async def test_a_firecracker_that_does_not_listen_yet_is_evicted(bench):
     """As a daemon leaves it that is killed between the start of the process and its first request."""
     place = bench.place()
+    for name in "ab":
+        (Path(bench.place(name).runtime) / "s").mkdir()
     process = await asyncio.create_subprocess_exec(
-        bench.program, "--id", "a", "--api-sock", "api.sock", cwd=place.runtime, stdout=-3
+        bench.program, "--id", "a", "--api-sock", "s/api.sock", cwd=place.runtime, stdout=-3
     )
     other = await asyncio.create_subprocess_exec(
-        bench.program, "--id", "b", "--api-sock", "api.sock", cwd=bench.place("b").runtime, stdout=-3
+        bench.program, "--id", "b", "--api-sock", "s/api.sock", cwd=bench.place("b").runtime, stdout=-3
     )
     await bench.vmm.evict(place)
     assert await asyncio.wait_for(process.wait(), 5) == -9
@@ -160,11 +164,12 @@ async def test_a_firecracker_that_does_not_listen_yet_is_evicted(bench):
     await other.wait()
 
 
-async def test_a_request_that_was_cancelled_does_not_confuse_the_next(bench):
+async def test_a_request_that_was_cancelled_neither_confuses_the_next_nor_ends_the_guest(bench):
+    """Firecracker does not always survive an answer to a connection that is closed, about once in five hundred."""
     handle = await bench.start()
-    for _ in range(20):
+    for turn in range(300):
         pausing = asyncio.ensure_future(bench.vmm.pause(handle))
-        for _ in range(3):
+        for _ in range(turn % 12):
             await asyncio.sleep(0)
         pausing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -172,6 +177,21 @@ async def test_a_request_that_was_cancelled_does_not_confuse_the_next(bench):
         await bench.vmm.resume(handle)
         assert await bench.vmm.adopt(handle) is Liveness.RUNNING
     await bench.vmm.kill(handle)
+
+
+async def test_a_guest_that_powered_off_while_nobody_watched_is_ended_by_who_adopts_it(bench):
+    handle = await bench.start()
+    _, writer = await bench.vmm.connect_agent(handle)
+    await bench.vmm.close()
+    writer.write(b"HALT\n")
+    await writer.drain()
+    while b"reboot: System halted" not in Path(handle.serial_log).read_bytes():
+        await asyncio.sleep(0.01)
+    writer.close()
+    daemon = bench.new_daemon()
+    assert await daemon.adopt(handle) is Liveness.RUNNING
+    assert await daemon.wait_exit(handle) == (True, "power-off")
+    await daemon.close()
 
 
 async def test_a_firecracker_that_hangs_is_not_taken_for_a_dead_one(bench, monkeypatch):

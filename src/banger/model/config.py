@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from banger.base.problem import Problem, bad_request
-from banger.base.units import MIB, parse_size
+from banger.base.units import MIB, parse_size, render_size
 from banger.model.image import DEFAULT_IMAGE
 from banger.model.kernel import DEFAULT_KERNEL
-from banger.model.machine import DISK_BYTES_MIN, MEMORY_MIB_MIN
+from banger.model.machine import DISK_BYTES_MIN, MEMORY_MIB_MIN, OVERLAY_BYTES_MAX
 from banger.model.names import validate_material_name
 from banger.model.network import (
     DEFAULT_BRIDGE,
@@ -41,8 +41,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The keys of config.toml. Every one is optional."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    vmm: Literal["auto", "qemu"] = "auto"
+    vmm: Literal["auto", "firecracker", "qemu"] = "auto"
     qemu_bin: str | None = None
+    firecracker_bin: str | None = None
+    jailer_bin: str | None = None
+    jailer_enabled: bool = True
+    storage_driver: Literal["auto", "dm-snapshot", "qcow2", "reflink", "copy"] = "auto"
+    snapshot_limit: str | int | None = None
     ssh_key_path: str | None = None
     default_image: str = DEFAULT_IMAGE
     default_kernel: str = DEFAULT_KERNEL
@@ -59,6 +64,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def asked_sizes(self) -> Asked:
         values = {key: getattr(self.vm_defaults, key) for key in _SIZES}
         return Asked(**{_SIZES[key].field: _SIZES[key].read(v) for key, v in values.items() if v is not None})
+
+    @property
+    def snapshot_limit_bytes(self) -> int | None:
+        return None if self.snapshot_limit is None else _read_bytes(self.snapshot_limit)
 
 
 def _read_bytes(value: str | int) -> int:
@@ -102,9 +111,19 @@ def parse_config(text: str, *, file: str) -> Config:
 # ---- values that their types do not hold to account
 
 
-def _check_qemu_bin(config: Config) -> None:
-    if config.qemu_bin is not None and not config.qemu_bin.startswith("/"):
-        raise bad_request(f"{config.qemu_bin!r} is not an absolute path")
+def _check_program(config: Config, key: str) -> None:
+    path = getattr(config, key)
+    if path is not None and not path.startswith("/"):
+        raise bad_request(f"{path!r} is not an absolute path")
+
+
+def _check_snapshot_limit(config: Config) -> None:
+    limit = config.snapshot_limit_bytes
+    if limit is not None and not DISK_BYTES_MIN <= limit <= OVERLAY_BYTES_MAX:
+        raise bad_request(
+            f"{render_size(limit)} are no limit for a root disk's changes",
+            hint=f"snapshot_limit takes 64M to {OVERLAY_BYTES_MAX >> 40}T, for example 4G",
+        )
 
 
 def _check_ssh_key_path(config: Config) -> None:
@@ -129,7 +148,8 @@ _SMALLEST = VmSpec(
     system_overlay_size_bytes=DISK_BYTES_MIN,
 )
 _CHECKS: dict[str, Callable[[Config], object]] = {
-    "qemu_bin": _check_qemu_bin,
+    **{key: partial(_check_program, key=key) for key in ("qemu_bin", "firecracker_bin", "jailer_bin")},
+    "snapshot_limit": _check_snapshot_limit,
     "ssh_key_path": _check_ssh_key_path,
     "default_image": lambda config: validate_material_name("image", config.default_image),
     "default_kernel": lambda config: validate_material_name("kernel", config.default_kernel),
@@ -140,8 +160,13 @@ _CHECKS: dict[str, Callable[[Config], object]] = {
 }
 _EXAMPLES = {
     "log_level": '"info", "debug", "warning" or "error"',
-    "vmm": '"auto" or "qemu"',
+    "vmm": '"auto", "firecracker" or "qemu"',
     "qemu_bin": '"/usr/bin/qemu-system-x86_64"',
+    "firecracker_bin": '"/opt/firecracker/firecracker"',
+    "jailer_bin": '"/opt/firecracker/jailer"',
+    "jailer_enabled": "true",
+    "storage_driver": '"auto", "dm-snapshot", "qcow2", "reflink" or "copy"',
+    "snapshot_limit": '"4G"',
     "ssh_key_path": '"~/.ssh/banger"',
     "default_image": f'"{DEFAULT_IMAGE}"',
     "default_kernel": f'"{DEFAULT_KERNEL}"',

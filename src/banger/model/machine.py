@@ -16,7 +16,7 @@ MEMORY_MIB_MIN = 64
 MEMORY_MIB_MAX = 1024 * 1024
 DISK_BYTES_MIN = 64 * MIB
 DISK_BYTES_MAX = 16 * 1024 * GIB
-OVERLAY_BYTES_MAX = 4 * 1024**4  # one cluster of first-level table (vmm/overlay.py)
+OVERLAY_BYTES_MAX = 4 * 1024**4  # one cluster of first-level table (storage/qcow2.py)
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TAP = re.compile(r"[a-z0-9-]{1,15}")  # IFNAMSIZ
@@ -26,6 +26,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 class DiskFormat(Enum):
     RAW = "raw"
     QCOW2 = "qcow2"
+    SNAPSHOT = "dm-snapshot"  # a device of root's that the VM's id names; `path` is for people
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):

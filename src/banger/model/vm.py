@@ -16,6 +16,7 @@ from banger.model.machine import (
     VCPUS_MAX,
     PortForward,
 )
+from banger.model.storage import StorageDriver
 
 
 class VmState(Enum):
@@ -28,6 +29,7 @@ class VmState(Enum):
 
 
 LOOPBACK = "127.0.0.1"
+_JAIL_UIDS_FIRST, _JAIL_UIDS = 0x70000000, 0xFFE0000
 STARTABLE = frozenset({VmState.CREATED, VmState.STOPPED, VmState.ERROR})
 LIVE = frozenset({VmState.STARTING, VmState.RUNNING, VmState.STOPPING})
 
@@ -75,6 +77,7 @@ class VmRuntime(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str
     memory: str = ""
     serial_log: str = ""
+    jail: str = ""
     network_mode: NetworkMode = NetworkMode.USER
     tap: str = ""
     address: str = LOOPBACK
@@ -118,6 +121,7 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
     removing: bool = False
     ssh_port: int = 0
     address: str = ""
+    root_driver: StorageDriver = StorageDriver.QCOW2
 
 
 def validate_spec(spec: VmSpec) -> VmSpec:
@@ -140,6 +144,11 @@ def validate_spec(spec: VmSpec) -> VmSpec:
                 hint=f"{flag} takes 64M to {most >> 40}T, for example 20G",
             )
     return spec
+
+
+def derive_jail_uid(vm_id: str) -> int:
+    """The uid of a VMM in a jail: each VM's own, out of a range that nobody else uses (systemd's UIDS-GIDS.md)."""
+    return _JAIL_UIDS_FIRST + int(vm_id, 16) % _JAIL_UIDS
 
 
 def require_running(vm: VmRecord) -> VmRecord:

@@ -51,7 +51,12 @@ def verify_initramfs(path: Path) -> None:
 def verify_disk(path: Path, *, read_only: bool) -> None:
     """Raises Problem unless the disk's file is there and may be used as asked."""
     if not path.is_file():
-        raise Problem(Code.NOT_FOUND, f"the disk {path} is missing", outcome=Outcome.NOT_STARTED)
+        raise Problem(
+            Code.NOT_FOUND,
+            f"the disk {path} is missing",
+            hint=f"ls -l {path.parent}",
+            outcome=Outcome.NOT_STARTED,
+        )
     if not os.access(path, os.R_OK if read_only else os.R_OK | os.W_OK):
         raise Problem(
             Code.UNAUTHORIZED,

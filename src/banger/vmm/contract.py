@@ -20,6 +20,10 @@ class Capability(Enum):
     HARDWARE = "hardware"  # runs guests on KVM
     PAUSE = "pause"
     USER_NETWORK = "user_network"
+    POWER_OFF = "power_off"  # ends when its guest powers off; without it, only when the guest resets
+    QCOW2_DISKS = "qcow2_disks"
+    SNAPSHOT_DISKS = "snapshot_disks"  # DiskFormat.SNAPSHOT
+    JAIL = "jail"  # each VMM has a uid, a root and limits of its own
 
 
 class Place(NamedTuple):
@@ -32,10 +36,19 @@ class Place(NamedTuple):
     state: str
 
 
+class GuestView(NamedTuple):
+    """What a guest is told of its machine: the channels to try for its agent, in order, and what each disk is found
+    by (its serial or its device), by serial."""
+
+    channels: tuple[str, ...]
+    disks: dict[str, str]
+
+
 class Handle(msgspec.Struct, frozen=True, kw_only=True):
     """A started VMM as plain data. `start_time` (clock ticks since boot, proc(5) field 22) makes the pid
     an identity; `agent_socket` is where the guest agent's stream is reached. `memory` names the directory
-    whose file system holds the guest's memory, for people; `serial_log` is the console's file."""
+    whose file system holds the guest's memory, for people; `serial_log` is the console's file. `jail` is the id of a
+    VM whose VMM lives in a jail: its sockets are names in there then, not paths."""
 
     backend: str
     pid: int
@@ -45,6 +58,7 @@ class Handle(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str
     memory: str = ""
     serial_log: str = ""
+    jail: str = ""
 
 
 class Liveness(Enum):
@@ -69,6 +83,9 @@ class Vmm(Protocol):
     async def capabilities(self) -> frozenset[Capability]:
         """What this host lets the back end do. Tries, never assumes; the verdict is remembered.
         Raises `unavailable` with a hint when the back end cannot run at all."""
+
+    def view_guest(self, machine: Machine) -> GuestView:
+        """Pure."""
 
     async def start(self, machine: Machine, place: Place, tap: int | None = None) -> Handle:
         """Starts the VMM and the guest's first instruction. Cancelled or failed: no process, no socket.

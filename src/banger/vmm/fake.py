@@ -15,7 +15,7 @@ import msgspec
 from banger.base.problem import Code, Problem, unavailable
 from banger.model.machine import Machine, PortForward, validate_machine
 from banger.vmm.boot_files import verify_disk, verify_initramfs, verify_kernel
-from banger.vmm.contract import Capability, Exit, Handle, Liveness, Place
+from banger.vmm.contract import Capability, Exit, GuestView, Handle, Liveness, Place
 from banger.vmm.exits import KILLED, POWER_OFF, UNKNOWN
 
 # Files that pass verification: an ELF header with one empty segment, and an archive's beginning.
@@ -152,7 +152,12 @@ class FakeVmm:
     async def capabilities(self) -> frozenset[Capability]:
         if self.faults.missing:
             raise unavailable("the fake VMM is not installed", hint="sudo apt-get install fake")
-        return frozenset({Capability.PAUSE, Capability.USER_NETWORK})
+        return frozenset(
+            {Capability.PAUSE, Capability.USER_NETWORK, Capability.POWER_OFF, Capability.QCOW2_DISKS}
+        )
+
+    def view_guest(self, machine: Machine) -> GuestView:
+        return GuestView(channels=("vsock:1024",), disks={disk.serial: disk.serial for disk in machine.disks})
 
     async def start(self, machine: Machine, place: Place, tap: int | None = None) -> Handle:
         validate_machine(machine)

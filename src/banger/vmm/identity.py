@@ -4,6 +4,7 @@ Owns nothing but the descriptors it hands out. A pidfd is opened first and the s
 descriptor is known to name the very process that was checked (pidfd_open(2)).
 """
 
+import errno
 import os
 import signal
 from contextlib import suppress
@@ -23,14 +24,23 @@ def find_start_time(pid: int) -> int | None:
 
 def find_process(pid: int, start_time: int) -> int | None:
     """A pidfd for exactly this process, to be closed by the caller; None when it is gone."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except (ProcessLookupError, OverflowError):
-        return None
-    if find_start_time(pid) == start_time:
+    descriptor = open_pidfd(pid)
+    if descriptor is None or find_start_time(pid) == start_time:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def open_pidfd(pid: int) -> int | None:
+    """For whichever process has the pid now; None when none has."""
+    try:
+        return os.pidfd_open(pid)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):  # a thread's id, on old kernels and new ones
+            return None
+        raise
 
 
 def kill_process(pidfd: int) -> None:

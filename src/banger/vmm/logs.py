@@ -4,17 +4,27 @@ Owns the names' meaning, not the files: a QEMU that runs writes on while its log
 """
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 PREVIOUS = ".1"
 _TAIL_BYTES = 16 * 1024
+_LAST_LINES_BYTES = 512
+_HALT = re.compile(
+    rb"^(\[[^\]\n]*\] ?)*reboot: (System halted|Power down)\r*\n", re.MULTILINE
+)  # kernel/reboot.c
 
 
 def rotate_log(path: Path) -> None:
     """Makes room for a new boot: the present log becomes `NAME.1`, replacing the one before."""
     with suppress(FileNotFoundError):
         path.rename(path.with_name(path.name + PREVIOUS))
+
+
+def open_log(path: Path) -> int:
+    """A descriptor that appends to it. Private: a guest's console may show anything."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def bound_log(path: Path, *, limit_bytes: int) -> bool:
@@ -58,3 +68,8 @@ def find_panic(path: Path) -> str | None:
         if found:
             return "".join(c for c in reason if c.isprintable()).strip()
     return None
+
+
+def has_halted(path: Path) -> bool:
+    """Whether the last lines are those of a guest kernel that has powered off, and has no way to."""
+    return _HALT.search(read_tail(path, _LAST_LINES_BYTES)) is not None

@@ -2,6 +2,7 @@
  * nothing else. It echoes lines on vsock port 1024; some lines do more:
  *
  *   OFF REBOOT   the last words of a Linux that powers off or restarts, then a reset, as Firecracker wants it
+ *   HALT         the last words of a Linux that cannot power off, and no more
  *   PANIC FAULT  a kernel's last words and a reset; a triple fault
  *   READ k       answers with the first line of disk k (a digit)
  *   WRITE k TEXT makes TEXT that line
@@ -234,6 +235,11 @@ static void obey(void)
         reset("[    0.1] reboot: Power down\n");
     if (begins("REBOOT") && line_length == 7)
         reset("[    0.1] reboot: Restarting system\n");
+    if (begins("HALT")) {
+        say("[    0.1] reboot: System halted\n");
+        for (;;)
+            __asm__ volatile("cli; hlt");
+    }
     if (begins("PANIC"))
         reset("[    0.1] Kernel panic - not syncing: mini guest was told to\n");
     if (begins("FAULT"))

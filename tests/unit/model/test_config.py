@@ -2,6 +2,7 @@ import pytest
 
 from banger.base.problem import Code, Problem
 from banger.model.config import Config, parse_config
+from banger.model.storage import StorageDriver
 
 
 def test_an_empty_file_is_all_defaults():
@@ -14,6 +15,33 @@ def test_sizes_may_be_written_as_for_the_flags():
     assert (asked.vcpus, asked.memory_mib, asked.disk_size_bytes) == (2, 2048, 512 * 1024**2)
 
 
+def test_what_firecracker_and_root_disks_are_told():
+    text = """
+        vmm = "firecracker"
+        firecracker_bin = "/opt/firecracker"
+        jailer_enabled = false
+        storage_driver = "dm-snapshot"
+        snapshot_limit = "4G"
+        """
+    config = parse_config(text, file="c.toml")
+    assert (config.vmm, config.firecracker_bin, config.jailer_enabled) == (
+        "firecracker",
+        "/opt/firecracker",
+        False,
+    )
+    assert (config.storage_driver, config.snapshot_limit_bytes) == ("dm-snapshot", 4 * 1024**3)
+    assert (Config().jailer_enabled, Config().storage_driver, Config().snapshot_limit_bytes) == (
+        True,
+        "auto",
+        None,
+    )
+
+
+def test_every_driver_may_be_named():
+    for driver in StorageDriver:
+        assert parse_config(f'storage_driver = "{driver.value}"', file="c").storage_driver == driver.value
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [
@@ -23,7 +51,15 @@ def test_sizes_may_be_written_as_for_the_flags():
         ("[vm_defaults]\nvcpu = 'two'", "c.toml:2: vcpu"),
         ("[vm_defaults]\n\nmemory = '2X'", "c.toml:3: memory"),
         ("[vm_defaults]\ncpus = 2", "c.toml:2: cpus"),
-        ('vmm = "firecracker"', "c.toml:1: vmm"),
+        ("firecracker_bin = 'firecracker'", "c.toml:1: firecracker_bin"),
+        ("\njailer_bin = '~/jailer'", "c.toml:2: jailer_bin"),
+        ("jailer_enabled = 'no'", "c.toml:1: jailer_enabled"),
+        ("storage_driver = 'lvm'", "c.toml:1: storage_driver"),
+        ("storage_driver = 'snapshot'", "c.toml:1: storage_driver"),
+        ("snapshot_limit = '4X'", "c.toml:1: snapshot_limit: '4X' is not a size"),
+        ("snapshot_limit = 63", "c.toml:1: snapshot_limit: 63 MiB"),
+        ("snapshot_limit = '5T'", "c.toml:1: snapshot_limit"),
+        ("snapshot_limit = -1", "c.toml:1: snapshot_limit"),
         ("\nqemu_bin = 'qemu-system-x86_64'", "c.toml:2: qemu_bin"),
         ("qemu_bin = ''", "c.toml:1: qemu_bin"),
         ("ssh_key_path = 'keys/id'", "c.toml:1: ssh_key_path"),

@@ -16,7 +16,7 @@ from banger.model.network import (
 )
 from banger.model.ports import PORTS_MAX, parse_publish
 from banger.privileged.contract import values
-from banger.privileged.contract.requests import DESCRIPTORS_MAX
+from banger.privileged.contract.base import DESCRIPTORS_MAX
 from banger.privileged.contract.values import PublishedPort, Refusal
 
 NAMES = {

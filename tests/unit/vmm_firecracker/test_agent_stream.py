@@ -10,11 +10,12 @@ from tests.unit.vmm_firecracker.servers import listening
 
 from banger.vmm.firecracker import agent_stream
 from banger.vmm.firecracker.agent_stream import Knock, open_agent_stream
+from banger.vmm.firecracker.sockets import Sockets
 
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "a"
+    return tmp_path / "agent.sock"
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def knock(tmp_path):
     made = []
 
     def make():
-        made.append(Knock(tmp_path / "a_1024"))
+        made.append(Knock(Sockets.find(tmp_path), mode=0o600))
         return made[-1]
 
     return make
@@ -36,7 +37,7 @@ async def accepting(reader, writer):
 
 async def test_what_follows_the_answer_belongs_to_the_stream(path):
     async with listening(path, accepting):
-        reader, writer = await open_agent_stream(str(path), None)
+        reader, writer = await open_agent_stream(Sockets.find(path.parent), None)
         assert await reader.readexactly(20) == b"already the stream's"
         writer.close()
 
@@ -49,7 +50,7 @@ async def test_a_guest_that_does_not_listen_yet_is_asked_again(path):
         writer.close()
 
     async with listening(path, talk) as connections:
-        _, writer = await open_agent_stream(str(path), None)
+        _, writer = await open_agent_stream(Sockets.find(path.parent), None)
         writer.close()
         assert connections == [4]
 
@@ -64,7 +65,7 @@ async def test_an_attempt_that_is_never_answered_is_given_up(path, monkeypatch):
             await reader.read()
 
     async with listening(path, talk) as connections:
-        _, writer = await open_agent_stream(str(path), None)
+        _, writer = await open_agent_stream(Sockets.find(path.parent), None)
         writer.close()
         assert connections == [3]
 
@@ -72,7 +73,7 @@ async def test_an_attempt_that_is_never_answered_is_given_up(path, monkeypatch):
 async def test_nobody_is_asked_before_the_knock(path, knock):
     async with listening(path, accepting) as connections:
         listener = knock()
-        opening = asyncio.ensure_future(open_agent_stream(str(path), listener))
+        opening = asyncio.ensure_future(open_agent_stream(Sockets.find(path.parent), listener))
         await asyncio.sleep(0.05)
         assert connections == [0]
         with closing(socket.socket(socket.AF_UNIX)) as guest:
@@ -99,7 +100,7 @@ async def test_a_knock_ends_an_attempt_that_was_made_too_early(path, knock, monk
             await accepting(reader, writer)
 
     async with listening(path, talk) as connections:
-        opening = asyncio.ensure_future(open_agent_stream(str(path), listener))
+        opening = asyncio.ensure_future(open_agent_stream(Sockets.find(path.parent), listener))
         await asked.wait()
         with closing(socket.socket(socket.AF_UNIX)) as guest:
             guest.connect(f"{path}_1024")
@@ -112,7 +113,7 @@ async def test_a_knock_that_never_comes_is_not_waited_for_for_ever(path, knock, 
     monkeypatch.setattr(agent_stream, "ATTEMPT_S", 0.05)
     async with listening(path, accepting):
         listener = knock()
-        _, writer = await open_agent_stream(str(path), listener)
+        _, writer = await open_agent_stream(Sockets.find(path.parent), listener)
         writer.close()
         assert listener.is_awaited
         listener.close()
@@ -122,7 +123,7 @@ async def test_a_knock_that_never_comes_is_not_waited_for_for_ever(path, knock, 
 
 async def test_a_vmm_that_has_gone_ends_it(path):
     with pytest.raises(OSError):
-        await open_agent_stream(str(path), None)
+        await open_agent_stream(Sockets.find(path.parent), None)
 
 
 async def test_an_answer_of_another_kind_is_no_acceptance(path):
@@ -134,6 +135,6 @@ async def test_an_answer_of_another_kind_is_no_acceptance(path):
             writer.write(b"OK 1\n")
 
     async with listening(path, talk) as connections:
-        _, writer = await open_agent_stream(str(path), None)
+        _, writer = await open_agent_stream(Sockets.find(path.parent), None)
         writer.close()
         assert connections == [2]

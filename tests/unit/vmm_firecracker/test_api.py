@@ -9,6 +9,7 @@ from tests.unit.vmm_firecracker.servers import answering, listening, read_reques
 from banger.base.problem import Code, Outcome, Problem
 from banger.vmm.firecracker.api import Api
 from banger.vmm.firecracker.bodies import PAUSE, Call
+from banger.vmm.firecracker.sockets import Sockets
 
 DONE = b"HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n"
 
@@ -19,7 +20,7 @@ def with_body(status: int, body: bytes) -> bytes:
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "a"
+    return tmp_path / "api.sock"
 
 
 async def test_requests_share_one_connection_and_carry_their_bodies(path):
@@ -31,7 +32,7 @@ async def test_requests_share_one_connection_and_carry_their_bodies(path):
             writer.write(DONE if len(heard) < 3 else with_body(200, b'{"state":"Running"}'))
 
     async with listening(path, talk) as connections:
-        api = Api(str(path))
+        api = Api(Sockets.find(path.parent))
         await api.call(PAUSE)
         await api.call(Call("PUT", "/entropy", {}))
         assert await api.get("/") == {"state": "Running"}
@@ -50,7 +51,7 @@ async def test_answers_that_come_byte_by_byte_are_answers(path):
             await asyncio.sleep(0)
 
     async with listening(path, talk):
-        api = Api(str(path))
+        api = Api(Sockets.find(path.parent))
         assert await api.get("/") == {"id": "x"}
         api.drop()
 
@@ -58,7 +59,7 @@ async def test_answers_that_come_byte_by_byte_are_answers(path):
 async def test_a_refusal_is_a_problem_with_firecrackers_own_reason_on_one_line(path):
     fault = json.dumps({"fault_message": "no\nsuch \x1b[31mtap."}).encode()
     async with listening(path, answering(with_body(400, fault), DONE)) as connections:
-        api = Api(str(path))
+        api = Api(Sockets.find(path.parent))
         with pytest.raises(Problem) as caught:
             await api.call(PAUSE)
         assert caught.value.brief == "Firecracker refuses PATCH /vm: no such [31mtap"
@@ -70,7 +71,7 @@ async def test_a_refusal_is_a_problem_with_firecrackers_own_reason_on_one_line(p
 
 async def test_a_refusal_without_a_reason_has_its_status(path):
     async with listening(path, answering(b"HTTP/1.1 503 \r\n\r\n")):
-        api = Api(str(path))
+        api = Api(Sockets.find(path.parent))
         with pytest.raises(Problem, match="status 503"):
             await api.call(PAUSE)
         api.drop()
@@ -91,7 +92,7 @@ async def test_a_refusal_without_a_reason_has_its_status(path):
 )
 async def test_what_is_no_answer_is_a_problem_and_ends_the_connection(path, answer):
     async with listening(path, answering(answer, DONE)) as connections:
-        api = Api(str(path))
+        api = Api(Sockets.find(path.parent))
         with pytest.raises(Problem, match="malformed") as caught:
             await api.call(PAUSE)
         assert caught.value.code is Code.OPERATION_FAILED
@@ -103,7 +104,7 @@ async def test_what_is_no_answer_is_a_problem_and_ends_the_connection(path, answ
 
 async def test_an_end_in_the_middle_leaves_the_outcome_open(path):
     async with listening(path, answering(b"HTTP/1.1 200 \r\nContent-Le")):
-        api = Api(str(path))
+        api = Api(Sockets.find(path.parent))
         with pytest.raises(Problem, match="ended during PATCH /vm") as caught:
             await api.call(PAUSE)
         assert (caught.value.code, caught.value.outcome) == (Code.NOT_RUNNING, Outcome.UNKNOWN)
@@ -111,29 +112,71 @@ async def test_an_end_in_the_middle_leaves_the_outcome_open(path):
 
 async def test_nobody_there_means_not_started(path):
     with pytest.raises(Problem, match="does not listen") as caught:
-        await Api(str(path)).call(PAUSE)
+        await Api(Sockets.find(path.parent)).call(PAUSE)
     assert (caught.value.code, caught.value.outcome) == (Code.NOT_RUNNING, Outcome.NOT_STARTED)
 
 
-async def test_a_late_answer_is_never_taken_for_the_next_ones(path):
-    late = asyncio.Event()
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_an_answer_that_nobody_waits_for_is_taken_from_the_same_connection(path, cancelled):
+    """Firecracker may not survive an answer to a connection that was closed meanwhile."""
+    heard, let_go = asyncio.Event(), asyncio.Event()
 
     async def talk(reader, writer):
         await read_request(reader)
-        if not late.is_set():
-            late.set()
-            await asyncio.sleep(0.1)
-            writer.write(with_body(200, b'{"state":"late"}'))
+        heard.set()
+        await let_go.wait()
+        writer.write(with_body(200, b'{"state":"late"}'))
+        await read_request(reader)
         writer.write(with_body(200, b'{"state":"in time"}'))
 
     async with listening(path, talk) as connections:
-        api = Api(str(path))
-        with pytest.raises(Problem, match="does not answer GET / within 0 s") as caught:
+        api = Api(Sockets.find(path.parent))
+        if cancelled:
+            asking = asyncio.ensure_future(api.get("/"))
+            await heard.wait()
+            asking.cancel()
+            await asyncio.wait((asking,))
+        else:
+            with pytest.raises(Problem, match="does not answer GET / within 0 s") as caught:
+                await api.get("/", deadline_s=0.02)
+            assert (caught.value.code, caught.value.outcome) == (Code.UNAVAILABLE, Outcome.UNKNOWN)
+        with pytest.raises(Problem, match="does not answer"):
             await api.get("/", deadline_s=0.02)
-        assert (caught.value.code, caught.value.outcome) == (Code.UNAVAILABLE, Outcome.UNKNOWN)
+        await api.settle(0.01)
+        let_go.set()
         assert await api.get("/") == {"state": "in time"}
         api.drop()
+        assert connections == [1]
+
+
+async def test_a_request_after_one_that_was_abandoned_and_never_answered_makes_its_own_connection(path):
+    async def talk(reader, writer):
+        await read_request(reader)
+        if connections[0] == 1:
+            await asyncio.sleep(0.05)
+            writer.close()
+        else:
+            writer.write(DONE)
+
+    async with listening(path, talk) as connections:
+        api = Api(Sockets.find(path.parent))
+        with pytest.raises(Problem):
+            await api.get("/", deadline_s=0.01)
+        await api.call(PAUSE)
+        api.drop()
         assert connections == [2]
+
+
+async def test_what_is_let_go_of_ends_whoever_waits(path):
+    async def talk(reader, writer):
+        await read_request(reader)
+        api.drop()
+
+    async with listening(path, talk):
+        api = Api(Sockets.find(path.parent))
+        with pytest.raises(Problem, match="ended during") as caught:
+            await api.get("/")
+        assert caught.value.outcome is Outcome.UNKNOWN
 
 
 async def test_one_request_at_a_time(path):
@@ -148,7 +191,7 @@ async def test_one_request_at_a_time(path):
             writer.write(DONE)
 
     async with listening(path, talk) as connections:
-        api = Api(str(path))
+        api = Api(Sockets.find(path.parent))
         await asyncio.gather(*(api.call(PAUSE) for _ in range(5)))
         api.drop()
         assert connections == [1]

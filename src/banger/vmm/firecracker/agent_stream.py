@@ -10,15 +10,14 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 
 from banger.vmm.firecracker.bodies import AGENT_PORT
+from banger.vmm.firecracker.place import KNOCK_SOCKET
+from banger.vmm.firecracker.sockets import AGENT_SOCKET, Sockets, Stream
 
 ATTEMPT_S = 0.5  # longer is of no use: what was asked before the driver came up may never be answered
 _PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, ATTEMPT_S)
 _STREAM_LIMIT_BYTES = 256 * 1024
-
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class _Refused(Exception):
@@ -28,21 +27,13 @@ class _Refused(Exception):
 class Knock:
     """Listens for a guest that says it is ready. The first knock ends it: a guest cannot keep the daemon busy."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, sockets: Sockets, *, mode: int) -> None:
+        """`mode` lets the VMM in, which may have another uid than ours."""
         self._heard = asyncio.Event()
         self._hurried: asyncio.Timeout | None = None
-        self._path = path
-        self._listener: socket.socket | None = socket.socket(
-            socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        )
-        try:
-            self._listener.bind(str(path))
-            path.chmod(0o600)
-            self._listener.listen(1)
-            asyncio.get_running_loop().add_reader(self._listener, self._answer)
-        except BaseException:
-            self._listener.close()
-            raise
+        self._sockets = sockets
+        self._listener: socket.socket | None = sockets.listen(KNOCK_SOCKET, mode=mode)
+        asyncio.get_running_loop().add_reader(self._listener, self._answer)
 
     @property
     def is_awaited(self) -> bool:
@@ -72,16 +63,15 @@ class Knock:
         self.close()
 
     def close(self) -> None:
-        """Idempotent."""
+        """Idempotent. Before the sockets are closed."""
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
-            with suppress(FileNotFoundError):
-                self._path.unlink()
+            self._sockets.remove(KNOCK_SOCKET)
 
 
-async def open_agent_stream(path: str, knock: Knock | None) -> Stream:
+async def open_agent_stream(sockets: Sockets, knock: Knock | None) -> Stream:
     """Returns when the agent has accepted, however long that takes; the caller sets the deadline. Without a knock to
     wait for, or when none comes, it asks again and again. Raises OSError when Firecracker has gone."""
     refusals = 0
@@ -92,20 +82,20 @@ async def open_agent_stream(path: str, knock: Knock | None) -> Stream:
             await asyncio.sleep(_PAUSES_S[min(refusals, len(_PAUSES_S)) - 1])
         is_final = knock is None or not knock.is_awaited
         try:
-            return await _attempt(path, knock)
+            return await _attempt(sockets, knock)
         except (_Refused, TimeoutError):  # TimeoutError: the driver is not there yet, or the guest is paused
             refusals += is_final
 
 
-async def _attempt(path: str, knock: Knock | None) -> Stream:
+async def _attempt(sockets: Sockets, knock: Knock | None) -> Stream:
     """One CONNECT. One that a knock overtakes was made too early and ends at once."""
     async with asyncio.timeout(ATTEMPT_S) as deadline:
         with knock.hurry(deadline) if knock is not None else nullcontext():
-            return await _connect(path)
+            return await _connect(sockets)
 
 
-async def _connect(path: str) -> Stream:
-    reader, writer = await asyncio.open_unix_connection(path, limit=_STREAM_LIMIT_BYTES)
+async def _connect(sockets: Sockets) -> Stream:
+    reader, writer = await sockets.connect(AGENT_SOCKET, limit=_STREAM_LIMIT_BYTES)
     try:
         writer.write(f"CONNECT {AGENT_PORT}\n".encode())
         answer = await reader.readuntil(b"\n")

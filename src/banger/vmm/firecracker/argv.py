@@ -1,20 +1,22 @@
-"""Firecracker's own command line and how one of its processes is known by it. Pure."""
+"""Firecracker's own command line outside of a jail and how one of its processes is known by it. Pure."""
 
 from banger.base.process import Argv
 from banger.model.machine import Machine
-from banger.vmm.firecracker.place import API_SOCKET, METRICS
+from banger.vmm.firecracker.sockets import API_SOCKET, DIRECTORY, METRICS, VMM_LOG
 
-_MARK = f"\0--api-sock\0{API_SOCKET}\0".encode()
+_API = f"{DIRECTORY}/{API_SOCKET}"
+_MARK = f"\0--api-sock\0{_API}\0".encode()
 
 
-def render_argv(machine: Machine, *, program: str, log: str) -> Argv:
+def render_argv(machine: Machine, *, program: str) -> Argv:
     """Everything else is said by the API. The console is its standard output."""
     return (
         program,
         *("--id", machine.id),
-        *("--api-sock", API_SOCKET),
-        *("--log-path", log, "--level", "Info"),  # a crash of the guest is told at this level
-        *("--metrics-path", METRICS),
+        *("--api-sock", _API),
+        *("--log-path", f"{DIRECTORY}/{VMM_LOG}"),
+        *("--level", "Info"),  # a crash of the guest is told at this level
+        *("--metrics-path", f"{DIRECTORY}/{METRICS}"),
     )
 
 

@@ -1,18 +1,12 @@
-"""The moment at which a process makes its socket, as an event: inotify(7), which Python does not have.
-
-Owns the watch's descriptor for the time of a block. Whoever opens the watch before the process starts misses nothing.
-"""
+"""The moment at which a process makes its socket, as an event. Owns the watch's descriptor for the time of a block."""
 
 import asyncio
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_IN_CREATE, _IN_MOVED_TO = 0x100, 0x80
-_IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
-_EVENTS_BYTES = 64 * 1024
+from banger.vmm.firecracker.inotify import CREATED, MOVED_HERE, add_watch, open_inotify, read_events
 
 
 class Arrivals:
@@ -23,7 +17,7 @@ class Arrivals:
         self._descriptor = descriptor
 
     async def wait_for(self, name: str) -> None:
-        """Returns when there is a file of this name."""
+        """Returns when there is a file of this name, at once if it was there before the watch."""
         loop = asyncio.get_running_loop()
         while not os.path.lexists(self._directory / name):
             news = asyncio.Event()
@@ -32,23 +26,15 @@ class Arrivals:
                 await news.wait()
             finally:
                 loop.remove_reader(self._descriptor)
-            os.read(self._descriptor, _EVENTS_BYTES)
+            read_events(self._descriptor)
 
 
 @contextmanager
 def watch_arrivals(directory: Path) -> Iterator[Arrivals]:
-    """Raises OSError, among others when the user's inotify instances are used up (EMFILE)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = _check(libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC))
+    """Raises Problem when inotify is used up."""
+    descriptor = open_inotify()
     try:
-        _check(libc.inotify_add_watch(descriptor, os.fsencode(directory), _IN_CREATE | _IN_MOVED_TO))
+        add_watch(descriptor, directory, CREATED | MOVED_HERE)
         yield Arrivals(directory, descriptor)
     finally:
         os.close(descriptor)
-
-
-def _check(result: int) -> int:
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return result

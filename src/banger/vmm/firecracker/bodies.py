@@ -1,8 +1,9 @@
 """What Firecracker is told: a machine as the bodies of its API's requests. Pure; golden tests beside it.
 
-Paths in the bodies are names relative to the VMM's working directory, where `plan_links` says what each name
-leads to. So the bodies are the same in a jail and outside of it, and a snapshot can be restored elsewhere:
-Firecracker writes the names of disks and vsock into it and lets nobody change them.
+Paths in the bodies are names relative to the VMM's working directory: in a jail its root, where the root helper makes
+them, outside the VM's runtime directory, where `plan_links` says what each name leads to. So the bodies are the same in
+both, and a snapshot can be restored elsewhere: Firecracker writes the names of disks and vsock into it and lets nobody
+change them.
 """
 
 import re
@@ -10,14 +11,15 @@ from typing import Any, NamedTuple
 
 from banger.base.problem import bad_request
 from banger.model.machine import Disk, DiskFormat, Machine, TapNetwork, UserNetwork, validate_machine
+from banger.vmm.firecracker.sockets import AGENT_SOCKET, DIRECTORY
 
 AGENT_PORT = 1024  # the vsock port on which the guest's agent listens, and the host's port on which it knocks
 GUEST_CHANNEL = f"vsock:{AGENT_PORT}"  # the same in the guest's boot configuration
-AGENT_SOCKET = "agent.sock"
 KERNEL, INITRAMFS = "kernel", "initramfs"
 NIC = "eth0"
 
 _GUEST_CID = 3  # the first that a guest may have; each VMM has a socket of its own, so all may have the same
+_QEMU = 'set vmm = "qemu" in config.toml'
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 # Firecracker ends when the guest asks the keyboard controller for a reset (reboot=k) and at nothing else; there is no
 # PCI to look for.
@@ -38,29 +40,33 @@ RESUME = Call("PATCH", "/vm", {"state": "Resumed"})
 FLUSH_METRICS = Call("PUT", "/actions", {"action_type": "FlushMetrics"})
 
 
-def validate_for_firecracker(machine: Machine) -> None:
+def validate_for_firecracker(machine: Machine, *, jailed: bool) -> None:
     """Raises `bad_request` for what no VMM could run, and for what Firecracker cannot."""
     validate_machine(machine)
     if not _ID.fullmatch(machine.id):
         raise bad_request(f"{machine.id!r} is no id for Firecracker: letters, digits and hyphens, at most 64")
     for disk in machine.disks:
-        if disk.format is not DiskFormat.RAW:
+        if disk.format is DiskFormat.QCOW2:
+            raise bad_request(f"the disk {disk.path} is qcow2, which Firecracker does not read", hint=_QEMU)
+        if disk.format is DiskFormat.SNAPSHOT and not jailed:
             raise bad_request(
-                f"the disk {disk.path} is {disk.format.value}: Firecracker reads raw disks only"
+                f"the disk {disk.path} is a device of root's, which only a jailed Firecracker is given",
+                hint="set jailer_enabled = true in config.toml, or sudo banger system install",
             )
     if isinstance(machine.network, UserNetwork):
-        raise bad_request("Firecracker has no user network", hint="sudo banger system install, or --vmm qemu")
+        raise bad_request("Firecracker has no user network", hint=f"sudo banger system install, or {_QEMU}")
 
 
 def plan_calls(machine: Machine) -> tuple[Call, ...]:
-    """All that comes before `START`, in order. The order of the disks is that of their names in the guest."""
+    """All that comes before `START`, in order. The order of the disks is that of their names in the guest. The tap is
+    last: it is nobody's until the VMM has been settled."""
     return (
         Call("PUT", "/machine-config", {"vcpu_count": machine.vcpus, "mem_size_mib": machine.memory_mib}),
         Call("PUT", "/boot-source", _render_boot_source(machine)),
         *(_plan_disk(index, disk) for index, disk in enumerate(machine.disks)),
-        *((plan_network(machine.network),) if isinstance(machine.network, TapNetwork) else ()),
-        Call("PUT", "/vsock", {"guest_cid": _GUEST_CID, "uds_path": AGENT_SOCKET}),
+        Call("PUT", "/vsock", {"guest_cid": _GUEST_CID, "uds_path": f"{DIRECTORY}/{AGENT_SOCKET}"}),
         Call("PUT", "/entropy", {}),
+        *((plan_network(machine.network),) if isinstance(machine.network, TapNetwork) else ()),
     )
 
 

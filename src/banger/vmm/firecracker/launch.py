@@ -1,57 +1,44 @@
-"""The launch of one Firecracker: spawned, its API reached, its machine described, its guest started.
+"""The launch of one Firecracker: begun, its API reached, its machine described, its guest started.
 
 Owns the order and the undoing of it. Waits for events only; who launches keeps the guest.
 """
 
 import asyncio
-import os
-import subprocess
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from banger.base.problem import Code, Outcome, Problem
-from banger.base.process import Argv, spawn_detached
-from banger.model.machine import Machine, TapNetwork
+from banger.model.machine import DiskFormat, Machine, TapNetwork
 from banger.vmm.boot_files import verify_disk, verify_initramfs, verify_kernel
-from banger.vmm.contract import Handle, Place
-from banger.vmm.firecracker.agent_stream import Knock
-from banger.vmm.firecracker.argv import render_argv
-from banger.vmm.firecracker.arrival import Arrivals, watch_arrivals
-from banger.vmm.firecracker.bodies import START, plan_calls, plan_links
+from banger.vmm.contract import Place
+from banger.vmm.firecracker.arrival import watch_arrivals
+from banger.vmm.firecracker.bodies import START, plan_calls
 from banger.vmm.firecracker.configure import configure
-from banger.vmm.firecracker.guest import VMM_LOG, WatchedGuest
-from banger.vmm.firecracker.place import (
-    API_SOCKET,
-    KNOCK_SOCKET,
-    agent_socket_path,
-    api_socket_path,
-    clear_place,
-    prepare_place,
-)
-from banger.vmm.firecracker.tap import reclaim_tap
-from banger.vmm.identity import find_start_time
-from banger.vmm.logs import render_tail, rotate_log
+from banger.vmm.firecracker.consoles import Consoles
+from banger.vmm.firecracker.failure import explain_end, explain_failure
+from banger.vmm.firecracker.guest import WatchedGuest
+from banger.vmm.firecracker.sockets import API_SOCKET
+from banger.vmm.firecracker.surroundings import Surroundings
 
-BACKEND = "firecracker"
 _SOCKET_S = 10.0  # it appears after 5 ms; a loaded host may take its time
 _CONNECT_TRIES = 100
 _CONNECT_PAUSE_S = 0.001
 _ENDING_S = 2.0
 
 
-async def launch(program: str, machine: Machine, place: Place, tap: int | None) -> WatchedGuest:
-    """A guest that runs. Cancelled or failed: no process, and nothing left at the place."""
+async def launch(
+    surroundings: Surroundings, machine: Machine, place: Place, tap: int | None, consoles: Consoles
+) -> WatchedGuest:
+    """A guest that runs. Cancelled or failed: no process, no jail, and nothing left at the place."""
     async with AsyncExitStack() as undo:
-        undo.callback(clear_place, place.runtime)
-        prepare_place(place, plan_links(machine))
         network = machine.network if isinstance(machine.network, TapNetwork) else None
         if network is not None and tap is not None:
-            undo.push_async_callback(_give_back, tap, network.tap)
-        with watch_arrivals(Path(place.runtime)) as arrivals:
-            guest = _spawn(program, machine, place, undo)
-            await _wait_socket(guest, arrivals, place)
+            undo.push_async_callback(_give_back, surroundings, tap, network.tap)
+        guest = await surroundings.begin(machine, place, undo)
+        await _wait_socket(guest, place)
         try:
             await configure(guest, plan_calls(machine), network, tap)
+            guest.watch_console(consoles)
             await guest.api.call(START)
         except Problem as problem:
             raise await _explain_end(guest, place, problem) from problem
@@ -65,56 +52,23 @@ def verify_files(machine: Machine) -> None:
     _verify_elf(Path(machine.kernel))
     verify_initramfs(Path(machine.initramfs))
     for disk in machine.disks:
+        if disk.format is DiskFormat.SNAPSHOT:
+            continue  # root has it, or says that it does not
         verify_disk(Path(disk.path), read_only=disk.read_only)
 
 
-def _spawn(program: str, machine: Machine, place: Place, undo: AsyncExitStack) -> WatchedGuest:
-    serial_log, vmm_log = Path(place.state) / "serial.log", Path(place.state) / VMM_LOG
-    rotate_log(serial_log)
-    rotate_log(vmm_log)
-    knock = Knock(Path(place.runtime) / KNOCK_SOCKET)
-    undo.callback(knock.close)
-    argv = render_argv(machine, program=program, log=str(vmm_log))
-    process = _spawn_firecracker(argv, place, serial_log, vmm_log)
-    pidfd = os.pidfd_open(process.pid)  # ours until it is reaped, even if it has ended already
-    handle = Handle(
-        backend=BACKEND,
-        pid=process.pid,
-        start_time=find_start_time(process.pid) or 0,  # already gone: the wait for its socket will say so
-        agent_socket=agent_socket_path(place),
-        control_socket=api_socket_path(place),
-        accelerator="kvm",
-        serial_log=str(serial_log),
-    )
-    guest = WatchedGuest(handle, pidfd, process, knock)
-    undo.push_async_callback(_destroy, guest)
-    return guest
-
-
-def _spawn_firecracker(
-    argv: Argv, place: Place, serial_log: Path, vmm_log: Path
-) -> "subprocess.Popen[bytes]":
-    """Its standard output is the guest's console. Its log must be there, or it makes one that others may read."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    os.close(os.open(vmm_log, flags, 0o600))
-    output = os.open(serial_log, flags, 0o600)
-    try:
-        return spawn_detached(argv, cwd=Path(place.runtime), output=output)
-    finally:
-        os.close(output)
-
-
-async def _wait_socket(guest: WatchedGuest, arrivals: Arrivals, place: Place) -> None:
+async def _wait_socket(guest: WatchedGuest, place: Place) -> None:
     """Until its API answers. A process that ends before it does ends the wait."""
-    arriving = asyncio.ensure_future(arrivals.wait_for(API_SOCKET))
-    try:
-        await asyncio.wait((arriving, guest.gone), timeout=_SOCKET_S, return_when=asyncio.FIRST_COMPLETED)
-        if not arriving.done() or guest.gone.done():
-            raise _explain_failure(place, gone=guest.gone.done())
-        arriving.result()
-    finally:
-        arriving.cancel()
-        await asyncio.wait((arriving,))
+    with watch_arrivals(guest.home.sockets.directory) as arrivals:
+        arriving = asyncio.ensure_future(arrivals.wait_for(API_SOCKET))
+        try:
+            await asyncio.wait((arriving, guest.gone), timeout=_SOCKET_S, return_when=asyncio.FIRST_COMPLETED)
+            if not arriving.done() or guest.gone.done():
+                raise _explain_silence(guest, place)
+            arriving.result()
+        finally:
+            arriving.cancel()
+            await asyncio.wait((arriving,))
     for attempt in range(1, _CONNECT_TRIES + 1):
         try:
             await guest.api.get("/")
@@ -125,14 +79,8 @@ async def _wait_socket(guest: WatchedGuest, arrivals: Arrivals, place: Place) ->
         await asyncio.sleep(_CONNECT_PAUSE_S)
 
 
-async def _give_back(tap: int, name: str) -> None:
-    await asyncio.shield(reclaim_tap(tap, name))
-
-
-async def _destroy(guest: WatchedGuest) -> None:
-    """Undoes a start; goes on to the end when the caller is cancelled once more."""
-    guest.kill()
-    await asyncio.shield(guest.wait_exit())
+async def _give_back(surroundings: Surroundings, tap: int, name: str) -> None:
+    await asyncio.shield(surroundings.reclaim_tap(tap, name))
 
 
 async def _explain_end(guest: WatchedGuest, place: Place, problem: Problem) -> Problem:
@@ -140,18 +88,14 @@ async def _explain_end(guest: WatchedGuest, place: Place, problem: Problem) -> P
     if problem.code is not Code.NOT_RUNNING:
         return problem
     await asyncio.wait((guest.gone,), timeout=_ENDING_S)
-    return _explain_failure(place, gone=guest.gone.done())
+    return _explain_silence(guest, place)
 
 
-def _explain_failure(place: Place, *, gone: bool) -> Problem:
-    """Why there is no guest, in Firecracker's own last words."""
-    state = Path(place.state)
-    words = [render_tail(state / name, 8) for name in (VMM_LOG, "serial.log")]
-    detail = "\n".join(word for word in words if word) or None
-    what = "ended before the guest began" if gone else f"did not answer within {_SOCKET_S:.0f} s"
-    return Problem(
-        Code.OPERATION_FAILED, f"Firecracker {what}", detail=detail, hint=f"less {state}/{VMM_LOG}"
-    )
+def _explain_silence(guest: WatchedGuest, place: Place) -> Problem:
+    guest.home.keep_log(guest.vmm_log)
+    if guest.gone.done():
+        return explain_end(place)
+    return explain_failure(place, f"did not answer within {_SOCKET_S:.0f} s")
 
 
 def _verify_elf(kernel: Path) -> None:

@@ -1,6 +1,6 @@
-"""Brings the pinned Firecracker and its jailer into the managed directory.
+"""The pinned Firecracker and its jailer: fetched, verified, put into a managed directory.
 
-Owns the files below it. What is put in place has the digests below, wherever it comes from; nothing else of the
+Owns the files below that. What is put in place has the digests below, wherever it comes from; nothing else of the
 package or archive that carried it is kept or run. Files are written aside and renamed.
 """
 
@@ -20,7 +20,7 @@ from banger.base.files import atomic_file
 from banger.base.problem import Code, Problem, unavailable
 from banger.base.process import Argv, find_tool, run
 from banger.base.progress import Progress, stage
-from banger.vmm.firecracker.archives import read_release, read_wheel
+from banger.vmm.firecracker.archives import read_programs, read_release, read_wheel
 from banger.vmm.firecracker.fetch import fetch_https
 from banger.vmm.firecracker.programs import VERSION, managed_program
 
@@ -58,19 +58,58 @@ async def obtain_firecracker(
 ) -> Programs:
     """Both programs, whole and verified; fetches nothing when they are there already. Raises `unavailable` when no
     source can be reached, `operation_failed` when what came is not what was pinned."""
-    if platform.machine() != "x86_64":
-        raise unavailable(
-            f"no Firecracker is pinned for {platform.machine()}", hint="name your own as firecracker_bin"
-        )
-    programs = Programs(*(managed_program(directory, name) for name in Programs._fields))
-    if await asyncio.to_thread(_are_whole, programs):
+    _require_pinned_machine()
+    programs = get_programs(directory)
+    if await asyncio.to_thread(are_whole, programs):
         return programs
-    found = await _fetch_from_any(source, progress)
+    found = await fetch_programs(progress, source=source)
+    await asyncio.to_thread(install_programs, programs, found)
+    return programs
+
+
+def get_programs(directory: Path) -> Programs:
+    """Where they are, or would be, below a managed directory."""
+    return Programs(*(managed_program(directory, name) for name in Programs._fields))
+
+
+async def fetch_programs(
+    progress: Progress, *, source: Source = Source.AUTO, brought: Path | None = None
+) -> dict[str, bytes]:
+    """The content of both by name, verified: downloaded, or out of the file or directory that somebody has brought.
+    Raises as `obtain_firecracker` does, and `bad_request` for a file that is no such thing."""
+    _require_pinned_machine()
+    if brought is None:
+        found = await _fetch_from_any(source, progress)
+    else:
+        with stage(progress, "read firecracker"):
+            found = await asyncio.to_thread(read_programs, brought, VERSION, tuple(DIGESTS))
     with stage(progress, "verify firecracker"):
         for name, content in found.items():
-            _verify(name, content)
-        await asyncio.to_thread(_install, programs, found)
-    return programs
+            _verify(name, content, "that was downloaded" if brought is None else f"in {brought}")
+    return found
+
+
+def are_whole(programs: Programs) -> bool:
+    """Whether both are there with the pinned content, and can be executed."""
+    for path in programs:
+        try:
+            if not matches(path.name, path.read_bytes()) or not os.access(path, os.X_OK):
+                return False
+        except OSError:
+            return False
+    return True
+
+
+def matches(name: str, content: bytes) -> bool:
+    return hashlib.sha256(content).hexdigest() == DIGESTS[name]
+
+
+def install_programs(programs: Programs, found: dict[str, bytes]) -> None:
+    for path in programs:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with atomic_file(path, mode=0o755) as descriptor, os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(found[path.name])
+            os.fchmod(descriptor, 0o755)  # whatever the umask is
 
 
 def plan_pip(pip: Argv, directory: Path) -> Argv:
@@ -100,10 +139,11 @@ async def _fetch_from_any(source: Source, progress: Progress) -> dict[str, bytes
                 return await fetch(Path(scratch))
             except Problem as problem:
                 refusals.append(problem)
+                progress.tell(problem.brief)
     raise unavailable(
         f"Firecracker {VERSION} cannot be downloaded: {refusals[0].brief}",
         detail="\n".join(filter(None, (text for p in refusals for text in (p.brief, p.detail)))),
-        hint="name a Firecracker of your own as firecracker_bin in config.toml",
+        hint=f"download it elsewhere ({_RELEASE}), then: banger setup firecracker --from FILE",
     )
 
 
@@ -136,29 +176,18 @@ def _find_pip() -> Argv:
     return (str(found),)
 
 
-def _are_whole(programs: Programs) -> bool:
-    for path in programs:
-        try:
-            if hashlib.sha256(path.read_bytes()).hexdigest() != DIGESTS[path.name]:
-                return False
-        except FileNotFoundError:
-            return False
-    return True
-
-
-def _verify(name: str, content: bytes) -> None:
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != DIGESTS[name]:
-        raise Problem(
-            Code.OPERATION_FAILED,
-            f"the {name} that was downloaded is not the pinned one: sha256 {digest}",
-            detail=f"wanted {DIGESTS[name]}",
+def _require_pinned_machine() -> None:
+    if platform.machine() != "x86_64":
+        raise unavailable(
+            f"no Firecracker is pinned for {platform.machine()}", hint="name your own as firecracker_bin"
         )
 
 
-def _install(programs: Programs, found: dict[str, bytes]) -> None:
-    for path in programs:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with atomic_file(path, mode=0o755) as descriptor, os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(found[path.name])
-            os.fchmod(descriptor, 0o755)  # whatever the umask is
+def _verify(name: str, content: bytes, which: str) -> None:
+    if not matches(name, content):
+        raise Problem(
+            Code.OPERATION_FAILED,
+            f"the {name} {which} is not the pinned one: sha256 {hashlib.sha256(content).hexdigest()}",
+            detail=f"wanted {DIGESTS[name]}, that of version {VERSION}",
+            hint="name a Firecracker of your own as firecracker_bin in config.toml",
+        )

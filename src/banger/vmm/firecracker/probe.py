@@ -46,12 +46,26 @@ async def probe_host(
     """Raises `unavailable` without a usable Firecracker. Runs nothing when the cache file still holds. `any_kvm`
     takes a KVM without a vendor's module, too."""
     program = get_program(configured, directory)
-    obstacle = find_kvm_obstacle(any_kvm=any_kvm)
-    key = _render_key(program, obstacle, any_kvm=any_kvm)
+    return await _probe(program, "", find_kvm_obstacle(any_kvm=any_kvm), cache, any_kvm=any_kvm)
+
+
+async def probe_jailed(program: str, version: str, cache: Path | None, *, any_kvm: bool = False) -> Verdict:
+    """The same for a program that root has found and runs. Without a right to KVM of our own there is no trial: what
+    can be seen must do."""
+    obstacle = find_kvm_obstacle(any_kvm=any_kvm, by_root=True)
+    return await _probe(program, version, obstacle, cache, any_kvm=any_kvm)
+
+
+async def _probe(
+    program: str, version: str, obstacle: str | None, cache: Path | None, *, any_kvm: bool
+) -> Verdict:
+    """An empty version is asked for."""
+    tries = obstacle is None and _may_use_kvm() and os.access(program, os.X_OK)
+    key = _render_key(program, obstacle, any_kvm=any_kvm, tries=tries)
     if cache is not None and (known := _read_cache(cache, key)) is not None:
         return known
-    version = await read_version(program)
-    if obstacle is None:
+    version = version or await read_version(program)
+    if tries:
         obstacle = await _try_guest(program)
     verdict = Verdict(
         key=key,
@@ -66,15 +80,19 @@ async def probe_host(
     return verdict
 
 
-def find_kvm_obstacle(*, any_kvm: bool = False) -> str | None:
-    """What can be seen without trying: the device, our right to it, the vendor's module."""
+def find_kvm_obstacle(*, any_kvm: bool = False, by_root: bool = False) -> str | None:
+    """What can be seen without trying: the device, our right to it unless root uses it, the vendor's module."""
     if not Path(_DEVICE).exists():
         return f"{_DEVICE} is missing"
-    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+    if not by_root and not _may_use_kvm():
         return f"{_DEVICE} is not ours to use: sudo usermod -aG kvm $USER"
     if not any_kvm and platform.machine() == "x86_64" and not any(Path(m).exists() for m in _MODULES):
         return f"{_DEVICE} is there, but neither kvm_intel nor kvm_amd is"
     return None
+
+
+def _may_use_kvm() -> bool:
+    return os.access(_DEVICE, os.R_OK | os.W_OK)
 
 
 def render_trial_kernel() -> bytes:
@@ -90,11 +108,12 @@ def render_trial_kernel() -> bytes:
     return header + segment + code
 
 
-def _render_key(program: str, obstacle: str | None, *, any_kvm: bool) -> str:
+def _render_key(program: str, obstacle: str | None, *, any_kvm: bool, tries: bool) -> str:
     state = Path(program).stat()
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     key = f"{platform.release()} {boot_id} {program} {state.st_mtime_ns} {state.st_size}"
-    return f"{key} {'any' if any_kvm else 'vendor'} {obstacle or ''}"
+    how = f"{'any' if any_kvm else 'vendor'} {'tried' if tries else 'seen'}"
+    return f"{key} {how} {obstacle or ''}"
 
 
 def _read_cache(cache: Path, key: str) -> Verdict | None:

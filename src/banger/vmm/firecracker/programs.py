@@ -1,5 +1,5 @@
-"""Which Firecracker runs here: a configured one or the one in the managed directory, its version, and whether it may
-be trusted.
+"""Which Firecracker runs here without a jail: a configured one, the one that root has set up, or the owner's own; its
+version, and whether it may be trusted. (In a jail it is root's choice: `privileged/helper/vmm_programs.py`.)
 
 Owns nothing. A program that others may write to is refused: it runs guests with the owner's rights.
 """
@@ -9,18 +9,20 @@ import re
 import stat
 from pathlib import Path
 
+from banger.base.paths import ROOT_PROGRAM
 from banger.base.problem import Code, Outcome, Problem, unavailable
 from banger.base.process import run
 
 VERSION = "1.12.1"  # what `obtain` brings
 OLDEST, TOO_NEW = (1, 10), (2, 0)
 HINT = "banger setup firecracker"
+ROOTS_DIRECTORY = Path(ROOT_PROGRAM).parent / "firecracker"  # what root has set up, the helper's too
 _VERSION = re.compile(rb"v(\d+)\.(\d+)\.(\d+)")
 _TRIAL_S = 5.0
 
 
 def managed_program(directory: Path, name: str = "firecracker") -> Path:
-    """Where `obtain` puts a program."""
+    """Where a program is below a managed directory."""
     return directory / VERSION / name
 
 
@@ -29,13 +31,19 @@ def get_program(configured: str | None, directory: Path | None) -> str:
     if configured:
         path = Path(configured)
         if not path.is_absolute() or not os.access(path, os.X_OK):
-            raise unavailable(f"firecracker_bin {configured} cannot be executed", hint=HINT)
-    elif directory is not None and os.access(managed_program(directory), os.X_OK):
-        path = managed_program(directory)
+            raise unavailable(f"firecracker_bin {configured} cannot be executed", hint=f"ls -l {configured}")
     else:
-        raise unavailable("Firecracker is not installed", hint=HINT)
+        path = _find_managed(directory)
     verify_unwritable(path)
     return str(path)
+
+
+def _find_managed(directory: Path | None) -> Path:
+    """Root's before the owner's: what only root can change is the better one."""
+    for place in (ROOTS_DIRECTORY, directory):
+        if place is not None and os.access(path := managed_program(place), os.X_OK):
+            return path
+    raise unavailable("Firecracker is not installed", hint=HINT)
 
 
 def verify_unwritable(path: Path) -> None:

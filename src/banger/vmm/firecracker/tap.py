@@ -3,7 +3,8 @@
 Firecracker takes no descriptor, and a tap has one user at a time: as long as the daemon's descriptor is open,
 attaching ends with EBUSY. So the tap is made persistent and let go of, Firecracker attaches, and its descriptor is
 fetched back (pidfd_getfd(2)) to end the persistence with. From then on the tap lives as long as somebody holds it,
-as before. None of this needs a privilege: the helper has made the tap, its holder may name himself its owner.
+as before. None of this needs a privilege as long as Firecracker has our uid: the helper has made the tap, its holder
+may name its owner. One of another uid's is fetched from by root.
 
 The caller's number stays his: what is behind it changes (dup2), from his open file over none to the one that he
 shares with Firecracker. Kernel: drivers/net/tun.c, tun_set_iff and __tun_detach.
@@ -29,15 +30,15 @@ _BUSY_TRIES = 50
 _BUSY_PAUSE_S = 0.01
 
 
-def release_tap(descriptor: int, name: str) -> None:
-    """Lets Firecracker attach; `share_tap` comes next, or `reclaim_tap`. A daemon that is killed in between leaves a
-    persistent tap, which has no carrier once nobody is attached; that window is a millisecond.
+def release_tap(descriptor: int, name: str, owner: int) -> None:
+    """Lets a Firecracker of this uid attach; `share_tap` comes next, or `reclaim_tap`. A daemon that is killed in
+    between leaves a persistent tap, which has no carrier once nobody is attached; that window is a millisecond.
 
     Raises `conflict` when the descriptor is not the tap's any more: a Firecracker of root's would make another of the
     same name. Owned, because anybody may attach to a tap without an owner."""
     if _read_name(descriptor) != name:
         raise conflict(f"the tap {name} is gone", hint="banger vm start NAME")
-    fcntl.ioctl(descriptor, _TUNSETOWNER, os.geteuid())
+    fcntl.ioctl(descriptor, _TUNSETOWNER, owner)
     fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -67,38 +68,41 @@ def share_tap(descriptor: int, name: str, pid: int, pidfd: int) -> None:
         os.close(shared)
 
 
-async def reclaim_tap(descriptor: int, name: str) -> None:
+async def reclaim_tap(descriptor: int, name: str) -> bool:
     """The tap is the caller's alone again, wherever the loan was interrupted. Firecracker must have ended; somebody
     else who is attached is waited for a little. A tap that is gone leaves the number without one, which its owner
-    takes for a tap that has died."""
+    takes for a tap that has died. False when the tap is there and another uid's."""
     for _ in range(_BUSY_TRIES):
-        if _try_reclaim(descriptor, name):
-            return
+        try:
+            _try_reclaim(descriptor, name)
+        except PermissionError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return True
+        else:
+            return True
         await asyncio.sleep(_BUSY_PAUSE_S)
+    return True
 
 
-def _try_reclaim(descriptor: int, name: str) -> bool:
-    """False when somebody else is attached."""
+def _try_reclaim(descriptor: int, name: str) -> None:
+    """Raises OSError: EBUSY when somebody else is attached, EPERM when the tap has another owner."""
     attached_to = _read_name(descriptor)
     if attached_to is not None:
         if attached_to == name:
             fcntl.ioctl(descriptor, _TUNSETPERSIST, 0)
-        return True
-    try:
-        socket.if_nametoindex(name)  # root would make one that is missing
-        own = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return True
+        return
+    socket.if_nametoindex(name)  # root would make one that is missing
+    own = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
         fcntl.ioctl(own, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
         fcntl.ioctl(own, _TUNSETPERSIST, 0)
+        fcntl.ioctl(own, _TUNSETOWNER, os.geteuid())
         os.dup2(own, descriptor, inheritable=False)
-    except OSError as error:
-        return error.errno != errno.EBUSY
     finally:
         os.close(own)
-    return True
 
 
 def _read_name(descriptor: int) -> str | None:

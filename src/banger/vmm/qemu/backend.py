@@ -8,7 +8,6 @@ import asyncio
 import os
 import re
 import subprocess
-from collections import OrderedDict
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -16,24 +15,22 @@ from banger.base.problem import Code, Outcome, Problem, conflict
 from banger.base.process import Argv, spawn_detached
 from banger.model.machine import Machine, PortForward, validate_machine
 from banger.vmm.boot_files import verify_disk, verify_initramfs, verify_kernel
-from banger.vmm.contract import Capability, Exit, Handle, Liveness, Place
-from banger.vmm.exits import UNKNOWN
+from banger.vmm.contract import Capability, Exit, GuestView, Handle, Liveness, Place
 from banger.vmm.identity import find_process, find_start_time
-from banger.vmm.logs import render_tail, rotate_log
+from banger.vmm.logs import open_log, render_tail, rotate_log
 from banger.vmm.qemu.argv import Accelerator, Descriptors, render_argv
 from banger.vmm.qemu.guest import WatchedGuest
 from banger.vmm.qemu.monitor import Monitor
 from banger.vmm.qemu.probe import Verdict, probe_host
 from banger.vmm.qemu.resources import agent_socket_path, control_socket_path, open_descriptors, remove_sockets
 from banger.vmm.qemu.tsc import TscClock
+from banger.vmm.watching import GuestTable, destroy
 
 _GREETING_S = 30.0  # building the machine takes 50 ms; a loaded host may take its time
 _ADOPT_S = 5.0
 _EVICT_S = 5.0
 _ENDING_S = 2.0
-_KILL_S = 10.0
 _STREAM_LIMIT_BYTES = 256 * 1024
-_REMEMBERED_EXITS = 256
 _PORT_TAKEN = re.compile(r"[Cc]ould not set up host forwarding rule '(?P<rule>[^']*)'")
 
 
@@ -53,12 +50,16 @@ class QemuVmm:
         self._verdict: Verdict | None = None
         self._probing = asyncio.Lock()
         self._clock = TscClock()
-        self._guests: dict[tuple[int, int], WatchedGuest] = {}
-        self._exits: OrderedDict[tuple[int, int], Exit] = OrderedDict()
+        self._guests = GuestTable("QEMU", _watch)
 
     async def capabilities(self) -> frozenset[Capability]:
         verdict = await self.probe()
-        found = {Capability.PAUSE, Capability.USER_NETWORK}
+        found = {
+            Capability.PAUSE,
+            Capability.USER_NETWORK,
+            Capability.POWER_OFF,
+            Capability.QCOW2_DISKS,
+        }
         if self._choose_accelerator(verdict) is Accelerator.KVM:
             found.add(Capability.HARDWARE)
         return frozenset(found)
@@ -75,6 +76,12 @@ class QemuVmm:
     def _choose_accelerator(self, verdict: Verdict) -> Accelerator:
         return self._accelerator or (Accelerator.KVM if verdict.kvm else Accelerator.TCG)
 
+    def view_guest(self, machine: Machine) -> GuestView:
+        return GuestView(
+            channels=(f"virtio-serial:{machine.agent_channel}",),
+            disks={disk.serial: disk.serial for disk in machine.disks},
+        )
+
     async def start(self, machine: Machine, place: Place, tap: int | None = None) -> Handle:
         """Raises `conflict` when the port of a forward is taken: choose another and start again."""
         validate_machine(machine)
@@ -86,7 +93,7 @@ class QemuVmm:
         async with AsyncExitStack() as undo:
             guest = self._spawn(machine, place, tap, verdict, undo)
             guest.monitor = await self._greet(guest, place)
-            self._guests[_key(guest.handle)] = guest
+            self._guests.add(guest)
             undo.pop_all()
         return guest.handle
 
@@ -121,7 +128,7 @@ class QemuVmm:
             serial_log=str(serial_log),
         )
         guest = WatchedGuest(handle, pidfd, process)
-        undo.push_async_callback(_destroy, guest)
+        undo.push_async_callback(destroy, guest)
         return guest
 
     async def _greet(self, guest: WatchedGuest, place: Place) -> Monitor:
@@ -132,37 +139,13 @@ class QemuVmm:
             raise _explain_failure(place, gone=not isinstance(error, TimeoutError)) from error
 
     async def wait_exit(self, handle: Handle) -> Exit:
-        guest = self._find(handle)
-        if guest is None:
-            return self._exits.get(_key(handle), Exit(clean=False, reason=UNKNOWN))
-        verdict = await guest.wait_exit()
-        self._guests.pop(_key(handle), None)
-        self._exits[_key(handle)] = verdict
-        while len(self._exits) > _REMEMBERED_EXITS:
-            self._exits.popitem(last=False)
-        return verdict
+        return await self._guests.wait_exit(handle)
 
     async def stop(self, handle: Handle, *, deadline_s: float) -> Exit:
-        try:
-            async with asyncio.timeout(deadline_s):
-                return await self.wait_exit(handle)
-        except TimeoutError:
-            return await self.kill(handle)
+        return await self._guests.stop(handle, deadline_s=deadline_s)
 
     async def kill(self, handle: Handle) -> Exit:
-        guest = self._find(handle)
-        if guest is not None:
-            guest.kill()
-        try:
-            async with asyncio.timeout(_KILL_S):
-                return await self.wait_exit(handle)
-        except TimeoutError as error:
-            raise Problem(
-                Code.OPERATION_FAILED,
-                f"QEMU (pid {handle.pid}) is still there {_KILL_S:.0f} s after SIGKILL",
-                hint=f"ps -o pid,stat,wchan,args {handle.pid}",
-                outcome=Outcome.UNKNOWN,
-            ) from error
+        return await self._guests.kill(handle)
 
     async def evict(self, place: Place) -> None:
         """By its monitor: the socket's name follows from the place."""
@@ -178,7 +161,7 @@ class QemuVmm:
         remove_sockets(sockets)
 
     async def adopt(self, handle: Handle) -> Liveness:
-        guest = self._find(handle)
+        guest = await self._guests.find(handle)
         if guest is None:
             remove_sockets((handle.agent_socket, handle.control_socket))
             return Liveness.GONE
@@ -228,34 +211,22 @@ class QemuVmm:
         try:
             return await asyncio.open_unix_connection(handle.agent_socket, limit=_STREAM_LIMIT_BYTES)
         except OSError as error:
-            raise _not_running(handle) from error
+            raise self._guests.not_running(handle) from error
 
     async def close(self) -> None:
-        guests, self._guests = list(self._guests.values()), {}
-        for guest in guests:
-            await guest.release()
-
-    def _find(self, handle: Handle) -> WatchedGuest | None:
-        """The guest as known, or watched from now on if it is alive; None when it is gone."""
-        key = _key(handle)
-        if key in self._guests:
-            return self._guests[key]
-        pidfd = find_process(handle.pid, handle.start_time)
-        if pidfd is None:
-            return None
-        self._guests[key] = WatchedGuest(handle, pidfd, None)
-        return self._guests[key]
+        await self._guests.close()
 
     async def _get_monitor(self, handle: Handle) -> Monitor:
         if await self.adopt(handle) is Liveness.GONE:
-            raise _not_running(handle)
-        monitor = self._guests[_key(handle)].monitor
+            raise self._guests.not_running(handle)
+        monitor = (await self._guests.get(handle)).monitor
         assert monitor is not None
         return monitor
 
 
-def _key(handle: Handle) -> tuple[int, int]:
-    return handle.pid, handle.start_time
+async def _watch(handle: Handle) -> WatchedGuest | None:
+    pidfd = find_process(handle.pid, handle.start_time)
+    return None if pidfd is None else WatchedGuest(handle, pidfd, None)
 
 
 def _render_host_end(forward: PortForward) -> str:
@@ -263,17 +234,11 @@ def _render_host_end(forward: PortForward) -> str:
 
 
 def _spawn_qemu(argv: Argv, descriptors: Descriptors, place: Place, log: Path) -> "subprocess.Popen[bytes]":
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    output = open_log(log)
     try:
         return spawn_detached(argv, cwd=Path(place.state), output=output, pass_fds=descriptors.inherited)
     finally:
         os.close(output)
-
-
-async def _destroy(guest: WatchedGuest) -> None:
-    """Undoes a start; goes on to the end when the caller is cancelled once more."""
-    guest.kill()
-    await asyncio.shield(guest.wait_exit())
 
 
 def _explain_failure(place: Place, *, gone: bool) -> Problem:
@@ -290,7 +255,3 @@ def _explain_failure(place: Place, *, gone: bool) -> Problem:
         )
     what = "ended before the guest began" if gone else f"did not answer within {_GREETING_S:.0f} s"
     return Problem(Code.OPERATION_FAILED, f"QEMU {what}", detail=detail, hint=f"less {state}/vmm.log")
-
-
-def _not_running(handle: Handle) -> Problem:
-    return Problem(Code.NOT_RUNNING, f"QEMU (pid {handle.pid}) is not running", outcome=Outcome.NOT_STARTED)

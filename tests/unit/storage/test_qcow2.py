@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from banger.base.problem import Problem
 from banger.base.units import GIB, TIB
-from banger.vmm.overlay import create_overlay, render_overlay
+from banger.storage.qcow2 import create_overlay, render_overlay
 
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 
