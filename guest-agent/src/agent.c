@@ -13,7 +13,7 @@
 #include "mux.h"
 #include "uevents.h"
 
-enum { SLOT_TRANSPORT, SLOT_SIGNALS, SLOT_CHANNELS };
+enum { SLOT_TRANSPORT, SLOT_SIGNALS, SLOT_GO, SLOT_CHANNELS };
 enum { READ_TURNS = 64, STUFFED_WAIT_US = 20000, PLACE_RETRY_US = 50000, ASK_RETRY_US = 50000, FLUSH_LIMIT_US = 500000, HANGUP_LASTS_US = 50000, GO_WAIT_MS = 10000 };
 enum { SYNC_LIMIT_US = 30000000 };
 
@@ -24,6 +24,8 @@ struct agent {
     struct mux mux;
     struct transport *transport;
     int signal_fd;
+    int go_fd; // see agent_options, -1: commands may run
+    bool met;  // somebody has been welcomed
     enum going_down going_down;
     uint64_t hangup_at_us;  // when a host that left counts as gone; 0: it is there
     uint64_t going_next_us; // when the present step is given up or tried again
@@ -39,7 +41,10 @@ static void open_method(void *context, struct channel *channel, uint16_t method,
     method_open(context, channel, method, request);
 }
 
-static void add_welcome(void *context, struct builder *fields) { method_welcome(context, fields); }
+static void add_welcome(void *context, struct builder *fields) {
+    agent.met = true;
+    method_welcome(context, fields);
+}
 
 static void host_gone(void) { mux_host_gone(&agent.mux, uptime_us()); }
 
@@ -111,6 +116,15 @@ static void take_signals(void) {
     while (read(agent.signal_fd, &info, sizeof info) == sizeof info) {
     }
     mux_notice_exits(&agent.mux, uptime_us());
+}
+
+// PID 1 says which init there will be, and with that that commands may run.
+static void take_go(void) {
+    uint8_t mode;
+    if (read(agent.go_fd, &mode, 1) == 1)
+        agent.state.mode = mode;
+    close(agent.go_fd);
+    agent.go_fd = -1;
 }
 
 // Going down: END leaves, disks are synced, init is asked, and after the grace it is done without init.
@@ -186,6 +200,8 @@ static int poll_timeout_ms(void) {
     next = down < next ? down : next;
     if (agent.hangup_at_us && agent.hangup_at_us < next)
         next = agent.hangup_at_us;
+    if (agent.transport->knock_at_us < next)
+        next = agent.transport->knock_at_us;
     bool can_read = agent.transport->readable && !mux_is_stuffed(&agent.mux);
     bool can_write = agent.transport->writable && outqueue_used(&agent.mux.queue);
     if (agent.transport->fd >= 0 && (can_read || can_write))
@@ -199,6 +215,7 @@ static void loop_turn(void) {
     int count = agent.mux.count;
     slots[SLOT_TRANSPORT] = (struct pollfd){.fd = agent.transport->epoll_fd, .events = POLLIN};
     slots[SLOT_SIGNALS] = (struct pollfd){.fd = agent.signal_fd, .events = POLLIN};
+    slots[SLOT_GO] = (struct pollfd){.fd = agent.go_fd, .events = POLLIN};
     for (int i = 0; i < count; i++)
         channel_want(agent.mux.channels[i], &agent.mux.queue, &slots[SLOT_CHANNELS + i * CHANNEL_POLL_SLOTS]);
     if (poll(slots, (nfds_t)(SLOT_CHANNELS + count * CHANNEL_POLL_SLOTS), poll_timeout_ms()) < 0)
@@ -206,10 +223,13 @@ static void loop_turn(void) {
     // Before anything is read: commands whose output is complete were dead by then, or are seen dead next time.
     if (slots[SLOT_SIGNALS].revents)
         take_signals();
+    if (slots[SLOT_GO].revents)
+        take_go();
     for (int i = 0; i < count; i++)
         channel_ready(agent.mux.channels[i], &agent.mux.queue, &slots[SLOT_CHANNELS + i * CHANNEL_POLL_SLOTS]);
     if (slots[SLOT_TRANSPORT].revents && transport_take_events(agent.transport))
         host_gone();
+    transport_knock(agent.transport, uptime_us());
     if (!mux_is_stuffed(&agent.mux))
         read_stream();
     consider_hangup(uptime_us());
@@ -231,14 +251,15 @@ static bool test_is_over(void) {
     return agent.state.mode == MODE_TEST && agent.transport->fd < 0 && agent.mux.count == 0;
 }
 
-// PID 1 says which init there will be, and with that that commands may run.
-static void wait_for_go(int fd) {
-    struct pollfd go = {.fd = fd, .events = POLLIN};
-    uint8_t mode;
+// WELCOME travels while PID 1 brings the network up. What comes after it waits in the stream, so that the first command finds it there.
+static void wait_for_go(void) {
+    while (agent.go_fd >= 0 && !agent.met)
+        loop_turn();
+    struct pollfd go = {.fd = agent.go_fd, .events = POLLIN};
+    if (agent.go_fd < 0)
+        return;
     poll(&go, 1, GO_WAIT_MS);
-    if (read(fd, &mode, 1) == 1)
-        agent.state.mode = mode;
-    close(fd);
+    take_go();
 }
 
 noreturn void agent_run(const struct agent_options *options) {
@@ -253,6 +274,7 @@ noreturn void agent_run(const struct agent_options *options) {
     }
     agent.state = (struct agent_state){.mode = options->mode, .stages = options->stages};
     agent.transport = options->transport;
+    agent.go_fd = options->go_fd;
     agent.signal_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
     mux_init(&agent.mux);
     agent.mux.context = &agent.state;
@@ -262,14 +284,13 @@ noreturn void agent_run(const struct agent_options *options) {
         wait_for_place();
     stage_reached(options->stages, "agent");
     agent.state.ready_us = uptime_us();
-    // A stream is read at once: a HELLO that was waiting is answered before PID 1 goes on and competes for the processor.
+    // A HELLO that is waiting is answered before PID 1 goes on and competes for the processor.
+    transport_take_events(agent.transport);
     if (agent.transport->fd >= 0)
         loop_turn();
     if (options->ready_fd >= 0)
         close(options->ready_fd);
-    // WELCOME travels while PID 1 brings the network up; the first command finds it there.
-    if (options->go_fd >= 0)
-        wait_for_go(options->go_fd);
+    wait_for_go();
     // PID 1 alone ends a handed-over guest. A resident PID 1 does it by SIGTERM, and must not wait for us.
     if (agent.state.mode == MODE_HANDOVER)
         signal(SIGTERM, SIG_IGN);

@@ -29,6 +29,7 @@
 enum { CONFIG_MAX = 16384, READY_WAIT_MS = 200 };
 
 #define NEW_ROOT "/newroot"
+#define VSOCK_MODULES "vsock" // in the names of all three
 #define AGENT_NAME "@banger-agent"
 
 // Static because a resident PID 1 starts an agent again from them.
@@ -83,26 +84,25 @@ static void read_config(void) {
     }
 }
 
-static bool is_reached_by_vsock(void) {
+static bool may_be_reached_by(enum channel_kind kind) {
     for (int i = 0; i < config.channel_count; i++)
-        if (config.channels[i].kind == CHANNEL_VSOCK)
+        if (config.channels[i].kind == kind)
             return true;
     return false;
 }
 
-// Loads what the boot needs. The directory of those that can wait until the agent has answered, or -1: none can.
+// Loads what the agent needs for its first answer: a driver that no channel is for would only take time.
+// The directory of the others, which wait until then, or -1: there is none.
 static int load_modules(void) {
     int early = open("/modules", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int late = open("/modules/late", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool console = config.channel_count == 0 || may_be_reached_by(CHANNEL_VIRTIO_SERIAL);
     if (early >= 0) {
-        modules_load(early);
+        modules_load(early, NULL, console ? NULL : "virtio_console");
         close(early);
     }
-    if (late >= 0 && is_reached_by_vsock()) {
-        modules_load(late);
-        close(late);
-        late = -1;
-    }
+    if (late >= 0 && may_be_reached_by(CHANNEL_VSOCK))
+        modules_load(late, VSOCK_MODULES, NULL);
     return late;
 }
 
@@ -274,7 +274,7 @@ static void finish_late(int files, int late_modules, int uevents) {
     }
     place_identity(&config);
     if (late_modules >= 0) {
-        modules_load(late_modules);
+        modules_load(late_modules, NULL, may_be_reached_by(CHANNEL_VSOCK) ? VSOCK_MODULES : NULL);
         close(late_modules);
     }
     net_up(&config, uevents);

@@ -27,13 +27,14 @@ static void load(int directory, const char *name) {
 
 static int is_module(const struct dirent *entry) { return strstr(entry->d_name, ".ko") != NULL; }
 
-void modules_load(int directory) {
+void modules_load(int directory, const char *only, const char *but) {
     struct dirent **names;
     char path[32]; // scandir wants one, and the initramfs has none any more once root is mounted over it
     snprintf(path, sizeof path, "/proc/self/fd/%d", directory);
     int count = scandir(path, &names, is_module, alphasort);
     for (int i = 0; i < count; i++) {
-        load(directory, names[i]->d_name);
+        if ((!only || strstr(names[i]->d_name, only)) && !(but && strstr(names[i]->d_name, but)))
+            load(directory, names[i]->d_name);
         free(names[i]);
     }
     if (count >= 0)

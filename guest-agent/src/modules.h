@@ -2,4 +2,5 @@
 // Refuses: dependencies: the host has sorted them.
 #pragma once
 
-void modules_load(int directory);
+// Those whose names contain `only`, and do not contain `but`; NULL: no such limit.
+void modules_load(int directory, const char *only, const char *but);

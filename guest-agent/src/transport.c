@@ -15,11 +15,23 @@
 // After sys/socket.h: kernel headers before 5.16 or so use its types without including them.
 #include <linux/vm_sockets.h>
 
+#include "trace.h"
+
+// A knock takes as long as the host needs to look up: a millisecond, and a hundred where it is emulated.
+enum { KNOCKS = 7, KNOCK_PAUSE_US = 100000 };
+
 #define PORTS "/sys/class/virtio-ports"
 
 void transport_init(struct transport *transport, const struct channel_place *places, int place_count) {
     *transport = (struct transport){
-        .places = places, .place_count = place_count, .fd = -1, .listen_fd = -1, .epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
+        .places = places,
+        .place_count = place_count,
+        .fd = -1,
+        .listen_fd = -1,
+        .knock_fd = -1,
+        .knock_at_us = UINT64_MAX,
+        .epoll_fd = epoll_create1(EPOLL_CLOEXEC),
+    };
 }
 
 bool transport_is_open(const struct transport *transport) { return transport->fd >= 0 || transport->listen_fd >= 0; }
@@ -37,7 +49,14 @@ void transport_adopt(struct transport *transport, int fd) {
     watch(transport, fd);
 }
 
+static void end_knock(struct transport *transport) {
+    if (transport->knock_fd >= 0)
+        close(transport->knock_fd);
+    transport->knock_fd = -1;
+}
+
 void transport_close(struct transport *transport) {
+    end_knock(transport);
     if (transport->fd >= 0)
         close(transport->fd);
     if (transport->listen_fd >= 0)
@@ -105,6 +124,39 @@ static int listen_vsock(uint32_t port) {
     return fd;
 }
 
+// What becomes of it is told by nobody but the host's own connection. A host that has heard the first one, or a daemon that was
+// restarted, refuses: that is as good as any answer.
+static int knock(uint32_t port) {
+    struct sockaddr_vm address = {.svm_family = AF_VSOCK, .svm_port = port, .svm_cid = VMADDR_CID_HOST};
+    int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0)
+        connect(fd, (struct sockaddr *)&address, sizeof address);
+    return fd;
+}
+
+void transport_knock(struct transport *transport, uint64_t now_us) {
+    if (now_us < transport->knock_at_us)
+        return;
+    end_knock(transport);
+    transport->knock_at_us = UINT64_MAX;
+    if (transport->knocks == KNOCKS)
+        return;
+    transport->knock_at_us = now_us + ((uint64_t)KNOCK_PAUSE_US << transport->knocks++);
+    transport->knock_fd = knock(transport->listen_port);
+}
+
+static void start_knocking(struct transport *transport, uint32_t port) {
+    transport->listen_port = port;
+    transport->knocks = 0;
+    transport->knock_at_us = 0;
+    transport_knock(transport, uptime_us());
+}
+
+static void stop_knocking(struct transport *transport) {
+    end_knock(transport);
+    transport->knock_at_us = UINT64_MAX;
+}
+
 bool transport_try(struct transport *transport) {
     for (int i = 0; i < transport->place_count && !transport_is_open(transport); i++) {
         const struct channel_place *place = &transport->places[i];
@@ -116,8 +168,10 @@ bool transport_try(struct transport *transport) {
             }
         } else {
             transport->listen_fd = listen_vsock(place->port);
-            if (transport->listen_fd >= 0)
+            if (transport->listen_fd >= 0) {
                 watch(transport, transport->listen_fd);
+                start_knocking(transport, place->port);
+            }
         }
     }
     return transport_is_open(transport);
@@ -133,6 +187,8 @@ static bool accept_newest(struct transport *transport) {
         transport_adopt(transport, fd);
         accepted = true;
     }
+    if (accepted)
+        stop_knocking(transport);
     return accepted;
 }
 

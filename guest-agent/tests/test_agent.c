@@ -31,7 +31,7 @@ static void start_agent(void) {
         close(ends[0]);
         transport_init(&transport, NULL, 0);
         transport_adopt(&transport, ends[1]);
-        agent_run(&(struct agent_options){.mode = MODE_TEST, .transport = &transport, .stages = &stages, .ready_fd = -1});
+        agent_run(&(struct agent_options){.mode = MODE_TEST, .transport = &transport, .stages = &stages, .ready_fd = -1, .go_fd = -1});
     }
     close(ends[1]);
     host = ends[0];

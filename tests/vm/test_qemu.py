@@ -24,9 +24,9 @@ from banger.guest.link import Link
 from banger.model.machine import Disk, DiskFormat, Machine, PortForward, UserNetwork
 from banger.network.ports import find_port, hold_port
 from banger.network.user import DNS, GATEWAY, GUEST_ADDRESS, LOOPBACK, PREFIX_LENGTH, plan_user_network
+from banger.storage.qcow2 import create_overlay
 from banger.vmm.contract import Handle, Place
 from banger.vmm.logs import read_tail
-from banger.vmm.overlay import create_overlay
 from banger.vmm.qemu.backend import QemuVmm
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module")]

@@ -16,7 +16,7 @@ from banger.base.cpio import CpioEntry, render_archive
 from banger.base.problem import bad_request
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
-_SERIAL = re.compile(r"[A-Za-z0-9._-]{1,20}")  # virtio-blk keeps 20 bytes
+_DISK = re.compile(r"[A-Za-z0-9._-]{1,20}|/dev/vd[a-z]")  # virtio-blk keeps 20 bytes of a serial
 _CHANNEL = re.compile(r"virtio-serial:[A-Za-z0-9._-]+|vsock:[0-9]{1,10}")
 _PARENT_MODE = stat.S_IFDIR | 0o755
 
@@ -32,7 +32,8 @@ class GuestFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Disks by serial; `address` as `A.B.C.D/N`; `channel` tried in order; `init` is auto, none or a path."""
+    """Disks by serial, or by device (`/dev/vda`) where the VMM has no serials; `address` as `A.B.C.D/N`; `channel`
+    tried in order; `init` is auto, none or a path."""
 
     hostname: str
     root: str
@@ -72,9 +73,9 @@ def render_boot_config(config: BootConfig) -> str:
 
 def validate_boot_config(config: BootConfig) -> None:
     _need(_LABEL, config.hostname, "a host name")
-    for serial in (config.root, config.work, config.modules):
-        if serial is not None:
-            _need(_SERIAL, serial, "the serial of a disk")
+    for disk in (config.root, config.work, config.modules):
+        if disk is not None:
+            _need(_DISK, disk, "a disk's serial or device")
     for channel in config.channel:
         _need(_CHANNEL, channel, "an agent channel")
     if config.address is not None:
