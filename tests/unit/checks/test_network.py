@@ -6,7 +6,7 @@ from tests.unit.checks.conftest import open_networks
 from banger.base.problem import unavailable
 from banger.base.tasks import Supervisor
 from banger.model.config import Config
-from banger.privileged.contract.requests import ForwardDrop, InspectHost, Route
+from banger.privileged.contract.network import ForwardDrop, InspectHost, Route
 from banger.privileged.fake import FakePrivileged
 from banger.services.checks import forwarding, names, network
 from banger.services.checks.forwarding import plan_passage

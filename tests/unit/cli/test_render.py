@@ -76,6 +76,13 @@ POSTURE = {
         ({}, "runs on:   qemu, kvm"),
         ({"accelerator": "tcg", "accelerator_reason": "no /dev/kvm"}, "runs on:   qemu, tcg (no /dev/kvm)"),
         ({"accelerator": ""}, "runs on:   qemu"),
+        ({"backend_reason": "no KVM"}, "runs on:   qemu (no KVM), kvm"),
+        (
+            {"backend_reason": "X needs KVM: none", "accelerator": "tcg", "accelerator_reason": "none"},
+            "runs on:   qemu (X needs KVM: none), tcg",
+        ),
+        ({"backend": "", "accelerator": "", "backend_reason": "no QEMU"}, "runs on:   no QEMU"),
+        ({"jail": "own uid 7"}, "jail:   own uid 7"),
         ({"backend": "", "accelerator": "", "accelerator_reason": "no QEMU"}, "runs on:   no QEMU"),
         ({"backend": "", "accelerator": ""}, None),
         ({"network_reason": ""}, "network:   user, NAT off"),

@@ -6,11 +6,12 @@ import pytest
 
 from banger.base.problem import Code, Problem
 from banger.base.tasks import Supervisor
-from banger.daemon import wiring
+from banger.daemon import root_ways, wiring
+from banger.daemon.root_ways import WaysToRoot
 from banger.model.config import parse_config
 from banger.model.vm import NetworkMode
 from banger.privileged.client import HelperClient
-from banger.privileged.contract.requests import MapIds
+from banger.privileged.contract.processes import MapIds
 from banger.privileged.fake import FakePrivileged
 from banger.privileged.inprocess import InProcess
 from banger.vmm.identity import find_start_time
@@ -20,7 +21,7 @@ from banger.vmm.identity import find_start_time
 def no_helper(tmp_path, monkeypatch):
     """Whatever is installed on this machine."""
     monkeypatch.delenv("BANGER_ROOT_SOCKET", raising=False)
-    monkeypatch.setattr(wiring, "ROOT_SOCKET", str(tmp_path / "root.sock"))
+    monkeypatch.setattr(root_ways, "ROOT_SOCKET", str(tmp_path / "root.sock"))
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     return tmp_path / "root.sock"
 
@@ -34,7 +35,7 @@ async def tasks():
 @pytest.fixture
 def root(monkeypatch):
     fake = FakePrivileged()
-    monkeypatch.setattr(wiring, "find_privileged", lambda: fake)
+    monkeypatch.setattr(WaysToRoot, "_find", lambda self: fake)
     return fake
 
 
@@ -48,33 +49,51 @@ def path_of(client):
 
 
 def test_without_helper_and_root_there_is_no_way():
-    assert wiring.find_privileged() is None
+    assert WaysToRoot().find() is None
 
 
 def test_an_installed_helper_is_used_even_by_root(no_helper, monkeypatch):
     no_helper.touch()
-    assert path_of(wiring.find_privileged()) == no_helper
+    assert path_of(WaysToRoot().find()) == no_helper
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    assert path_of(wiring.find_privileged()) == no_helper
+    assert path_of(WaysToRoot().find()) == no_helper
 
 
 def test_the_environment_names_another_helper_whether_it_is_there_or_not(no_helper, tmp_path, monkeypatch):
     no_helper.touch()
     monkeypatch.setenv("BANGER_ROOT_SOCKET", str(tmp_path / "other.sock"))
-    assert path_of(wiring.find_privileged()) == tmp_path / "other.sock"
+    assert path_of(WaysToRoot().find()) == tmp_path / "other.sock"
     monkeypatch.setenv("BANGER_ROOT_SOCKET", "")
-    assert path_of(wiring.find_privileged()) == no_helper
+    assert path_of(WaysToRoot().find()) == no_helper
 
 
 async def test_root_without_a_helper_is_its_own(monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    found = wiring.find_privileged()
-    assert isinstance(found, InProcess)
-    await found.close()
+    ways = WaysToRoot()
+    first, second = ways.find(), ways.find()
+    assert (first.kind, second.kind) == ("in-process", "in-process")
+    assert isinstance(ways._own, InProcess)  # one for the whole host, and for all in this daemon
+    await first.close()
+    closed = []
+    monkeypatch.setattr(ways._own, "close", lambda: _note(closed))
+    await second.close()
+    assert closed == []
+    await ways.close()
+    assert closed == ["closed"]
+
+
+async def _note(closed):
+    closed.append("closed")
+
+
+def test_who_asks_the_helper_never_waits_for_another_s_answer(no_helper):
+    no_helper.touch()
+    ways = WaysToRoot()
+    assert ways.find() is not ways.find()
 
 
 async def test_without_a_helper_the_reason_says_how_to_get_one(tasks):
-    networks = wiring.open_networks(configure(), tasks)
+    networks = wiring.open_networks(configure(), WaysToRoot(), tasks)
     standing = await networks.choose()
     assert (standing.mode, standing.reason, standing.hint) == (
         NetworkMode.USER,
@@ -84,7 +103,7 @@ async def test_without_a_helper_the_reason_says_how_to_get_one(tasks):
 
 
 async def test_who_wants_user_mode_is_not_offered_the_bridge(tasks, root):
-    networks = wiring.open_networks(configure('network = "user"'), tasks)
+    networks = wiring.open_networks(configure('network = "user"'), WaysToRoot(), tasks)
     assert networks.bridge is None
     standing = await networks.choose()
     assert standing.mode is NetworkMode.USER
@@ -104,7 +123,7 @@ async def test_the_configuration_is_what_the_bridge_becomes(tasks, root):
         allow_guests = true
         """
     )
-    networks = wiring.open_networks(config, tasks)
+    networks = wiring.open_networks(config, WaysToRoot(), tasks)
     assert root.calls == []  # nothing is opened yet
     assert (await networks.choose()).mode is NetworkMode.BRIDGE
     assert (root.bridge, root.address) == ("br-banger7", "192.168.77.1/28")
@@ -118,7 +137,7 @@ async def test_the_configuration_is_what_the_bridge_becomes(tasks, root):
 
 async def test_a_helper_that_is_not_there_is_user_mode_and_told(tasks, tmp_path, monkeypatch):
     monkeypatch.setenv("BANGER_ROOT_SOCKET", str(tmp_path / "nobody.sock"))
-    networks = wiring.open_networks(configure(), tasks)
+    networks = wiring.open_networks(configure(), WaysToRoot(), tasks)
     standing = await networks.choose()
     assert standing.mode is NetworkMode.USER
     assert standing.reason
@@ -130,14 +149,14 @@ async def test_ids_are_mapped_by_the_helper_also_in_user_mode(root):
     start_time = find_start_time(os.getpid())
     root.processes[os.getpid()] = start_time
     root.unmapped.add(os.getpid())
-    await wiring.map_ids(os.getpid())
+    await WaysToRoot().map_ids(os.getpid())
     assert root.calls == [MapIds(pid=os.getpid(), start_time=start_time)]
     with pytest.raises(Problem) as caught:
-        await wiring.map_ids(os.getpid())
+        await WaysToRoot().map_ids(os.getpid())
     assert caught.value.code is Code.CONFLICT
 
 
 async def test_without_a_helper_no_ids_are_mapped():
     with pytest.raises(Problem, match="no root helper is installed") as caught:
-        await wiring.map_ids(os.getpid())
+        await WaysToRoot().map_ids(os.getpid())
     assert caught.value.hint == "sudo banger system install"

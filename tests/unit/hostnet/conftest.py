@@ -4,7 +4,7 @@ import pytest
 from tests.unit.hostnet.places import FakeNames, SlowRoot, list_open, open_bridge, settle
 
 from banger.base.tasks import Supervisor
-from banger.privileged.contract.requests import EnsureBridge
+from banger.privileged.contract.network import EnsureBridge
 from banger.services.hostnet.bridge import BridgeNetwork
 
 

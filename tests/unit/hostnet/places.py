@@ -14,7 +14,7 @@ from banger.model.ports import parse_publish
 from banger.model.vm import NetworkMode, VmRuntime
 from banger.network.bridge import BridgePlan
 from banger.privileged.calls import close_all
-from banger.privileged.contract.requests import DeleteTaps
+from banger.privileged.contract.network import DeleteTaps
 from banger.privileged.fake import FakePrivileged
 from banger.services.hostnet.bridge import Allowances, BridgeNetwork
 from banger.services.hostnet.contract import Wish

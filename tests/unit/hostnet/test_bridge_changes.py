@@ -19,7 +19,7 @@ from tests.unit.hostnet.places import (
 
 from banger.base.problem import Code, Problem
 from banger.model.ports import parse_publish
-from banger.privileged.contract.requests import PublishPorts
+from banger.privileged.contract.network import PublishPorts
 
 # NAT
 

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.hostnet.places import PLAN, REFUSED, foreground, free_ports, make_bridge, make_wish, settle
 
 from banger.base.problem import Code, Problem
-from banger.privileged.contract.requests import Route
+from banger.privileged.contract.network import Route
 from banger.services.hostnet.bridge import Allowances
 
 # Opening
@@ -20,7 +20,7 @@ async def test_opening_looks_before_it_acts_and_the_policy_comes_before_the_name
     await bridge.open()
     await settle()
     assert foreground(root) == [
-        "hello", "list_routes", "ensure_bridge", "apply_guests", "open_dns", "route_names",
+        "hello", "list_routes", "ensure_bridge", "apply_guests", "list_taps", "open_dns", "route_names",
     ]  # fmt: skip
     assert (root.bridge, root.address, root.zone) == ("br-banger", "10.209.0.1/24", "vm")
     assert root.count("create_taps") == 1
@@ -82,9 +82,8 @@ async def test_opening_twice_at_once_is_opening_twice_in_turn(root, tasks):
     bridge = make_bridge(root, tasks)
     await asyncio.gather(bridge.open(), bridge.open())
     await settle()
-    assert foreground(root) == 2 * [
-        "hello", "list_routes", "ensure_bridge", "apply_guests", "open_dns", "route_names",
-    ]  # fmt: skip
+    again = ["hello", "list_routes", "ensure_bridge", "apply_guests", "open_dns", "route_names"]
+    assert foreground(root) == [*again[:4], "list_taps", *again[4:], *again]
     assert len(root.taps) == 2
     await bridge.close()
 

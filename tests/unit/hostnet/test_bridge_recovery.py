@@ -27,7 +27,7 @@ from tests.unit.hostnet.places import (
 from banger.base.problem import Problem
 from banger.base.tasks import beside
 from banger.model.ports import parse_publish
-from banger.privileged.contract.requests import ApplyGuests, Route
+from banger.privileged.contract.network import ApplyGuests, Route
 
 # The host has lost it
 
@@ -188,6 +188,8 @@ async def test_adoption_makes_no_call_and_opening_tells_the_host_of_exactly_the_
         assert not is_free(ports[0])
         await bridge.open()
         assert set(root.guests) == {held[0].tap, held[1].tap}
+        assert held[2].tap not in root.taps  # no VM has it: it was lent to a VMM when the daemon was killed
+        assert {held[0].tap, held[1].tap} <= set(root.taps)
         assert root.guests[held[0].tap].nat
         assert set(render(root).values()) == {"10.209.0.2"}
         assert len(root.published) == 2

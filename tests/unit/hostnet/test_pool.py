@@ -10,7 +10,7 @@ import pytest
 from tests.unit.hostnet.places import LOST, REFUSED, list_open, settle
 
 from banger.base.problem import Problem
-from banger.privileged.contract.requests import CreateTaps, DeleteTaps
+from banger.privileged.contract.network import CreateTaps, DeleteTaps
 from banger.services.hostnet.pool import TapPool
 
 ENDS = 2  # descriptors of a fake tap: the holder's and the kernel's

@@ -21,7 +21,7 @@ from banger.model.machine import TapNetwork, UserNetwork
 from banger.model.ports import parse_publish
 from banger.model.vm import NetworkMode, VmRecord, VmRuntime, VmSpec, VmState
 from banger.privileged.calls import close_all
-from banger.privileged.contract.requests import CreateTaps, EnsureBridge, Route
+from banger.privileged.contract.network import CreateTaps, EnsureBridge, Route
 from banger.services.hostnet.contract import Standing
 from banger.services.hostnet.service import HostNetwork
 

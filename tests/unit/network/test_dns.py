@@ -475,4 +475,5 @@ def test_twenty_thousand_broken_packets_neither_raise_nor_stay_in_memory():
         kinds["dropped" if answer is None else "answered" if isinstance(answer, bytes) else "forwarded"] += 1
     gc.collect()
     assert min(kinds.values()) > 500, kinds
-    assert sys.getallocatedblocks() - warm < 500
+    # Whatever other threads of the test run allocate meanwhile is less than a block for every tenth packet.
+    assert sys.getallocatedblocks() - warm < FUZZ_PACKETS // 10

@@ -27,10 +27,15 @@ from banger.model.vm import VmRecord
 from banger.network.bridge import BridgePlan
 from banger.privileged.fake import FakePrivileged
 from banger.services.hostnet.bridge import Allowances, BridgeNetwork
+from banger.services.hostnet.contract import Standing
 from banger.services.hostnet.service import HostNetwork
 from banger.services.vms.layout import Layouts
 from banger.services.vms.lifecycle import Surroundings
 from banger.services.vms.service import VmService
+from banger.storage.choose import Storage
+from banger.storage.clone import CopyDriver
+from banger.storage.contract import RootDriver
+from banger.storage.qcow2 import Qcow2Driver
 from banger.store.sqlite import SqliteStore, open_store
 from banger.vmm.fake import FAKE_INITRAMFS, FAKE_KERNEL, FakeHost, FakeVmm
 
@@ -67,15 +72,25 @@ class Shelf:
 
 
 class FakeBackends:
-    def __init__(self, vmm: FakeVmm) -> None:
-        self.vmm = vmm
+    """One VMM for all; `driver` is that of new VMs."""
 
-    async def choose(self) -> FakeVmm:
+    def __init__(self, vmm: FakeVmm, driver: RootDriver) -> None:
+        self.vmm = vmm
+        self.driver = driver
+
+    async def choose_driver(self, network: Standing) -> RootDriver:
+        await self.vmm.capabilities()
+        return self.driver
+
+    async def choose(self, vm: VmRecord, network: Standing) -> FakeVmm:
         await self.vmm.capabilities()
         return self.vmm
 
     def by_name(self, name: str) -> FakeVmm:
         return self.vmm
+
+    def list(self) -> list[FakeVmm]:
+        return [self.vmm]
 
     def explain(self, vm: VmRecord) -> Posture:
         return Posture(
@@ -160,11 +175,21 @@ def privileged() -> FakePrivileged | None:
 
 
 @pytest.fixture
-def world(root: Path, privileged: FakePrivileged | None) -> Iterator[World]:
+def drivers() -> list[RootDriver]:
+    """New VMs get the first."""
+    return [Qcow2Driver(), CopyDriver()]
+
+
+@pytest.fixture
+def world(root: Path, privileged: FakePrivileged | None, drivers: list[RootDriver]) -> Iterator[World]:
     guests: list[FakeGuest] = []
 
     async def run_guest(reader, writer, power_off):
-        guest = FakeGuest(root / f"guest{len(guests)}", on_power_off=power_off)
+        guest = FakeGuest(
+            root / f"guest{len(guests)}",
+            on_power_off=power_off,
+            on_reboot=lambda: power_off("reboot"),
+        )
         guest.listeners = (SSH,)
         guests.append(guest)
         await guest.serve(reader, writer)
@@ -175,12 +200,15 @@ def world(root: Path, privileged: FakePrivileged | None) -> Iterator[World]:
         (root / name).mkdir(mode=0o700)
     store = open_store(root / "banger.db")
     key: KeyPair = make_key_pair("test")
+    storage = Storage("auto", drivers)
     around = Surroundings(
         vms=store.vms,
         images=images,  # type: ignore[arg-type]
         kernels=kernels,  # type: ignore[arg-type]
-        backends=FakeBackends(vmm),
+        backends=FakeBackends(vmm, drivers[0]),
         networks=None,  # type: ignore[arg-type]  # made with the service
+        storage=storage,
+        privileged=privileged,
         config=Config(),
         host=HostSize(cpus=4, memory_bytes=8 * GIB),
         layouts=Layouts(root / "vms", root / "run"),

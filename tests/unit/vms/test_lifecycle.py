@@ -32,6 +32,7 @@ async def test_create_boots_and_reports_every_stage(vms, world):
     assert progress.stages == [
         "prepare disks",
         "preflight",
+        "attach root",
         "network",
         "configure guest",
         "start vmm",

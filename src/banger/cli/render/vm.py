@@ -24,6 +24,7 @@ def render_details(details: dict[str, Any]) -> str:
             ("kernel", spec["kernel"]),
             ("spec", render_spec(spec)),
             ("runs on", _render_posture(posture)),
+            ("jail", posture.get("jail")),
             ("network", _render_network(spec, posture)),
             ("published", ", ".join(render_port(port) for port in spec.get("publish") or ())),
             ("storage", _render_storage(posture["storage_driver"], use)),
@@ -68,9 +69,12 @@ def _render_network(spec: dict[str, Any], posture: dict[str, Any]) -> str:
 
 
 def _render_posture(posture: dict[str, Any]) -> str:
-    """What the daemon does not know (yet) is left out."""
-    parts = ", ".join(filter(None, (posture["backend"], posture["accelerator"])))
-    return _explain(parts, posture["accelerator_reason"])
+    """What the daemon does not know (yet) is left out, and so is a reason that the one before it contains."""
+    why_backend, why_accelerator = posture.get("backend_reason") or "", posture["accelerator_reason"]
+    if why_accelerator in why_backend:
+        why_accelerator = ""
+    parts = (_explain(posture["backend"], why_backend), _explain(posture["accelerator"], why_accelerator))
+    return ", ".join(filter(None, parts))
 
 
 def _explain(text: str, reason: str) -> str:

@@ -9,8 +9,11 @@ from banger.base.paths import Paths
 from banger.images.ownership import Ownership
 from banger.model.config import Config
 from banger.model.sizing import HostSize
+from banger.model.storage import StorageDriver
 from banger.network.resolvers import RESOLV_CONF
+from banger.privileged.contract.base import Privileged
 from banger.services.hostnet.service import HostNetwork
+from banger.storage.choose import Storage
 
 
 class Verdict(NamedTuple):
@@ -22,8 +25,9 @@ class Verdict(NamedTuple):
 
 
 class CheckSurroundings(NamedTuple):
-    """All that checks may look at. The two callables try the VMM and the accelerator for real. Tests are their own
-    root, by `root_uid`."""
+    """All that checks may look at. What begins with `try_` tries for real; `choose_storage` tells what a VM that is
+    created now gets, and raises Problem. `privileged` is root as jails and disks have it, if there is a way to it.
+    Tests are their own root, by `root_uid`."""
 
     paths: Paths
     config: Config
@@ -35,6 +39,10 @@ class CheckSurroundings(NamedTuple):
     guest_program: Path
     ownership: Ownership
     networks: HostNetwork
+    privileged: Privileged | None
+    storage: Storage
+    choose_storage: Callable[[], Awaitable[StorageDriver]]
+    try_firecracker: Callable[[], Awaitable[Verdict]]
     root_socket: Path
     root_program: Path
     root_uid: int = 0

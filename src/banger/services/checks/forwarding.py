@@ -7,7 +7,7 @@ all of our bridge's traffic pass there, because what guests may reach is decided
 from banger.api.system import Finding
 from banger.base.problem import Problem
 from banger.model.vm import NetworkMode
-from banger.privileged.contract.requests import ForwardDrop, InspectHost
+from banger.privileged.contract.network import ForwardDrop, InspectHost
 from banger.services.checks.contract import CheckSurroundings, passed, warned
 
 FORWARD = "sudo sysctl -w net.ipv4.ip_forward=1"

@@ -3,7 +3,7 @@
 from banger.api.system import Finding
 from banger.model.vm import NetworkMode
 from banger.network.user import GATEWAY
-from banger.privileged.contract.requests import Hello
+from banger.privileged.contract.processes import Hello
 from banger.services.checks.contract import CheckSurroundings, failed, passed, warned
 from banger.services.hostnet.bridge import BridgeNetwork
 

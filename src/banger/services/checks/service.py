@@ -7,9 +7,11 @@ from banger.base.problem import Problem
 from banger.services.checks import (
     acceleration,
     disk_space,
+    firecracker,
     forwarding,
     guest_program,
     image_tools,
+    jail,
     material,
     memory,
     names,
@@ -17,6 +19,7 @@ from banger.services.checks import (
     own_posture,
     root_helper,
     ssh_client,
+    storage,
     vmm,
 )
 from banger.services.checks.contract import Check, CheckSurroundings, failed
@@ -24,6 +27,9 @@ from banger.services.checks.contract import Check, CheckSurroundings, failed
 CHECKS: dict[str, Check] = {
     "vmm": vmm.check,
     "acceleration": acceleration.check,
+    "firecracker": firecracker.check,
+    "jail": jail.check,
+    "storage": storage.check,
     "guest program": guest_program.check,
     "image tools": image_tools.check,
     "kernel and image": material.check,

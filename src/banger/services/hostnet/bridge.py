@@ -21,14 +21,13 @@ from banger.model.vm import NetworkMode, VmRuntime
 from banger.network.bridge import ZONE, BridgePlan, check_overlap, list_denied
 from banger.network.ports import hold_port
 from banger.network.user import SSH_PORT
-from banger.privileged.contract.requests import (
+from banger.privileged.contract.base import Privileged
+from banger.privileged.contract.network import (
     AdmitGuest,
     ApplyGuests,
     EnsureBridge,
-    Hello,
     ListRoutes,
     OpenDns,
-    Privileged,
     PublishPorts,
     ReleaseGuest,
     RemoveBridge,
@@ -37,11 +36,13 @@ from banger.privileged.contract.requests import (
     UnpublishPorts,
     UnrouteNames,
 )
+from banger.privileged.contract.processes import Hello
 from banger.privileged.contract.values import Guest, Policy, PublishedPort
 from banger.services.hostnet.contract import Lease, Wish
 from banger.services.hostnet.lease import BridgeLease
 from banger.services.hostnet.names import NameServer
 from banger.services.hostnet.pool import TapPool
+from banger.services.hostnet.told import told
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 15.0
@@ -116,9 +117,11 @@ class BridgeNetwork:
             await self._apply(routes)
         except Problem:
             self._in_doubt = True
-            with _told("the bridge could not be removed"):
+            with told(_log, "the bridge could not be removed"):
                 await self._privileged.call(RemoveBridge(bridge=self.plan.name))
             raise
+        if not self._times_made:
+            await self._pool.sweep({admitted.guest.tap for admitted in self._guests.values()})
         self._times_made += 1
         self._pool.fill()
         self.names_reason = ""
@@ -147,7 +150,7 @@ class BridgeNetwork:
         while True:
             await asyncio.sleep(_WATCH_S)
             if self._guests:
-                with _told("the bridge could not be looked after"):
+                with told(_log, "the bridge could not be looked after"):
                     await self._look_after()
 
     async def _look_after(self) -> None:
@@ -281,10 +284,10 @@ class BridgeNetwork:
         if self.names is not None:
             await self.names.close()
         await self._pool.close()
-        with _told("names are still routed to the bridge"):
+        with told(_log, "names are still routed to the bridge"):
             await self._privileged.call(UnrouteNames(bridge=self.plan.name))
         if not self._guests:
-            with _told("the bridge is still there"):
+            with told(_log, "the bridge is still there"):
                 await self._privileged.call(RemoveBridge(bridge=self.plan.name))
         await self._privileged.close()
 
@@ -346,7 +349,7 @@ class BridgeNetwork:
 
     @contextmanager
     def _doubted(self, what: str) -> Iterator[None]:
-        """As `_told`, and everything is made anew before the next guest comes."""
+        """As `told`, and everything is made anew before the next guest comes."""
         try:
             yield
         except Problem as problem:
@@ -384,12 +387,3 @@ def _published(forward: PortForward) -> PublishedPort:
         host_port=forward.host_port,
         guest_port=forward.guest_port,
     )
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """A clean-up goes on; what failed is in the log."""
-    try:
-        yield
-    except Problem as problem:
-        _log.warning(what, extra={"why": problem.brief})

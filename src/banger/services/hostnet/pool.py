@@ -9,12 +9,15 @@ import logging
 import os
 import select
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from typing import NamedTuple
 
 from banger.base.problem import Problem
 from banger.base.tasks import Supervisor
-from banger.privileged.contract.requests import DESCRIPTORS_MAX, TAPS_MAX, CreateTaps, DeleteTaps, Privileged
+from banger.privileged.contract.base import DESCRIPTORS_MAX, Privileged
+from banger.privileged.contract.network import TAPS_MAX, CreateTaps, DeleteTaps, ListTaps
+from banger.services.hostnet.told import told
 
 _log = logging.getLogger(__name__)
 _FRAME_BYTES = 65_600
@@ -79,6 +82,15 @@ class TapPool:
         """Brings the pool to its target; nobody waits for it."""
         if self._refill is None and self._missing() > 0:
             self._refill = self._tasks.start(self._make(), name="refill taps")
+
+    async def sweep(self, used: Collection[str]) -> None:
+        """Before the first tap of our own: those of VMs that run are used, all others are of a daemon before us, which
+        was killed while it lent one to a VMM (`vmm/firecracker/tap.py`)."""
+        with told(_log, "taps of a daemon before could not be deleted"):
+            found = (await self._privileged.call(ListTaps(bridge=self._bridge))).result.taps
+            if strays := tuple(tap.name for tap in found if tap.name not in used):
+                _log.info("deleting taps that no VM has", extra={"taps": ", ".join(strays)})
+                await self._privileged.call(DeleteTaps(taps=strays[:TAPS_MAX]))
 
     async def close(self) -> None:
         """Deletes what is parked."""
@@ -174,9 +186,8 @@ class TapPool:
             while taps := self._surplus[:TAPS_MAX]:
                 del self._surplus[: len(taps)]
                 try:
-                    await self._privileged.call(DeleteTaps(taps=tuple(tap.name for tap in taps)))
-                except Problem as problem:
-                    _log.warning("taps could not be deleted", extra={"why": problem.brief})
+                    with told(_log, "taps could not be deleted"):
+                        await self._privileged.call(DeleteTaps(taps=tuple(tap.name for tap in taps)))
                 finally:
                     for tap in taps:
                         os.close(tap.descriptor)

@@ -101,7 +101,7 @@ async def _wait_welcome(vmm: Vmm, handle: Handle, layout: Layout) -> Link:
 
 
 def _failed(brief: str, layout: Layout) -> Problem:
-    return Problem(Code.OPERATION_FAILED, brief, detail=_console_tail(layout))
+    return Problem(Code.OPERATION_FAILED, brief, detail=_console_tail(layout), hint="banger doctor")
 
 
 def _console_tail(layout: Layout) -> str | None:

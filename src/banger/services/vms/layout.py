@@ -16,10 +16,6 @@ class Layout(NamedTuple):
     runtime: Path
 
     @property
-    def root_disk(self) -> Path:
-        return self.state / "root.qcow2"
-
-    @property
     def work_disk(self) -> Path:
         return self.state / "work.img"
 

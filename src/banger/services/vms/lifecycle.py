@@ -6,7 +6,7 @@ announces is done, so that whoever comes after a crash knows what to look for.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,20 +22,24 @@ from banger.guest.agent import Agent
 from banger.guest.link import Link
 from banger.guest.sshkeys import KeyPair
 from banger.model.config import Config
+from banger.model.machine import Disk
 from banger.model.sizing import HostSize
 from banger.model.vm import LIVE, NetworkMode, VmRecord, VmRuntime, VmState
 from banger.network.user import SSH_PORT
-from banger.services.hostnet.contract import Lease, Wish
+from banger.privileged.contract.base import Privileged
+from banger.services.hostnet.contract import Lease, Standing, Wish
 from banger.services.hostnet.service import HostNetwork
 from banger.services.images.service import ImageService
 from banger.services.kernels.service import KernelService, StoredKernel
 from banger.services.vms.boot import Booted, BootPlan, Record, boot, guest_stages
 from banger.services.vms.layout import Layout, Layouts
 from banger.services.vms.live import LiveVm, LiveVms, OnExit
-from banger.services.vms.plan import GuestKeys, compose_boot_config, compose_machine
+from banger.services.vms.plan import GuestKeys, compose_boot_config, compose_machine, locate_root
 from banger.services.vms.timing import Stopwatch
+from banger.storage.choose import Storage
+from banger.storage.contract import Root, RootDriver
 from banger.store.contract import VmRepository
-from banger.vmm.contract import Exit, Handle, Liveness, Vmm
+from banger.vmm.contract import Capability, Exit, Handle, Liveness, Vmm
 
 _log = logging.getLogger(__name__)
 _AGENT_ANSWER_S = 5.0
@@ -46,29 +50,47 @@ _SSH_S = 60.0
 
 
 class Backends(Protocol):
-    """Which VMM boots a VM here, and what there is to say about it."""
+    """Which VMM boots a VM here and what its root disk is, and what there is to say about it."""
 
-    async def choose(self) -> Vmm: ...
+    async def choose_driver(self, network: Standing) -> RootDriver:
+        """Of a new VM's root disk. Raises `unavailable` where no VMM could run it."""
+
+    async def choose(self, vm: VmRecord, network: Standing) -> Vmm:
+        """One that can read the VM's root disk and be on this network. Raises `unavailable`."""
 
     def by_name(self, name: str) -> Vmm: ...
+
+    def list(self) -> Sequence[Vmm]:
+        """All of them, whatever this host can run."""
 
     def explain(self, vm: VmRecord) -> Posture: ...
 
 
 class Surroundings(NamedTuple):
-    """What the service works with. Adapters come in here and nowhere else."""
+    """What the service works with. Adapters come in here and nowhere else. `privileged` is the way to root, if any."""
 
     vms: VmRepository
     images: ImageService
     kernels: KernelService
     backends: Backends
     networks: HostNetwork
+    storage: Storage
+    privileged: Privileged | None
     config: Config
     host: HostSize
     layouts: Layouts
     owner_key_path: Path
     owner_key: Callable[[], KeyPair]
     entropy: Entropy = Entropy()
+
+
+class _Material(NamedTuple):
+    """What a start has decided on before it asks for a network."""
+
+    vmm: Vmm
+    kernel: StoredKernel
+    root: Disk
+    mode: NetworkMode
 
 
 class Lifecycle:
@@ -81,11 +103,11 @@ class Lifecycle:
         watch = Stopwatch(progress, monotonic)
         before = vm
         with stage(watch, "preflight"):
-            vmm = await around.backends.choose()
+            standing = await around.networks.choose()
+            vmm = await around.backends.choose(vm, standing)
             _require_image(vm)
             kernel = await around.kernels.ensure(watch, vm.spec.kernel)
-            mode = (await around.networks.choose()).mode
-            vm = self._reserve_address(vm, mode)
+            vm = self._reserve_address(vm, standing.mode)
         vm = self.update(vm, state=VmState.STARTING, error=None, runtime=None)
 
         def record(runtime: VmRuntime) -> None:
@@ -94,7 +116,11 @@ class Lifecycle:
 
         try:
             async with AsyncExitStack() as holding:
-                booted = await self._boot(vm, vmm, kernel, mode, holding, record, watch)
+                with stage(watch, "attach root"):
+                    driver, place = self._root(vm)
+                    root = await holding.enter_async_context(driver.attach(place))
+                material = _Material(vmm, kernel, root, standing.mode)
+                booted = await self._boot(vm, material, holding, record, watch)
                 vm = self._settle(vm, booted, holding.pop_all(), watch)
         except BaseException as error:
             data = error.as_data() if isinstance(error, Problem) else None
@@ -119,21 +145,20 @@ class Lifecycle:
     async def _boot(
         self,
         vm: VmRecord,
-        vmm: Vmm,
-        kernel: StoredKernel,
-        mode: NetworkMode,
+        material: "_Material",
         holding: AsyncExitStack,
         record: Record,
         watch: Stopwatch,
     ) -> Booted:
         """In user mode the VMM listens itself: an SSH port that is snatched away in between is tried anew."""
+        mode = material.mode
         wish = compose_wish(vm)
         for attempt in range(_PORT_ATTEMPTS):
             with stage(watch, "network"):
                 lease = await holding.enter_async_context(self._around.networks.lease(wish, mode))
-            plan = await self._plan(vm, kernel, lease)
+            plan = await self._plan(vm, material, lease)
             try:
-                return await boot(plan, vmm, record, watch)
+                return await boot(plan, material.vmm, record, watch)
             except Problem as problem:
                 snatched = problem.code is Code.CONFLICT and mode is NetworkMode.USER
                 if not snatched or attempt + 1 == _PORT_ATTEMPTS:
@@ -155,7 +180,7 @@ class Lifecycle:
         )
 
     async def stop(self, vm: VmRecord, progress: Progress, *, deadline_s: float) -> VmRecord:
-        """The agent syncs and powers off; whatever it does, the VMM is gone after the deadline."""
+        """The agent syncs and ends the guest; whatever it does, the VMM is gone after the deadline."""
         vm = self.update(vm, state=VmState.STOPPING)
         live = await self.live.take(vm.id)
         if live is None:
@@ -163,7 +188,7 @@ class Lifecycle:
         with stage(progress, "power off"):
             try:
                 async with asyncio.timeout(min(_AGENT_ANSWER_S, deadline_s)):
-                    await live.agent.power_off(grace_s=deadline_s / 2)
+                    await _ask_to_end(live, grace_s=deadline_s / 2)
             except (Problem, TimeoutError) as error:
                 _log.info("the agent did not take the power-off", extra={"vm": vm.id, "why": repr(error)})
             with self._still_live(vm.id, live):
@@ -188,11 +213,30 @@ class Lifecycle:
             await live.let_go()
         elif vm.runtime is not None:
             await self._around.backends.by_name(vm.runtime.backend).kill(_handle(vm.runtime))
+            await self._release_root(vm)
         elif vm.state is VmState.STARTING:
-            await (await self._around.backends.choose()).evict(self._layout(vm).place)
+            await self._evict(vm)
+            await self._release_root(vm)
         elif vm.state not in LIVE:
             return vm
         return self._rest(vm, error=error)
+
+    async def _evict(self, vm: VmRecord) -> None:
+        """Nobody has written down which VMM it was. One that cannot be asked has nothing that runs, or what is left
+        of it is found by the next daemon."""
+        for vmm in self._around.backends.list():
+            try:
+                await vmm.evict(self._layout(vm).place)
+            except Problem as problem:
+                _log.warning("a VMM may be left", extra={"vm": vm.id, "vmm": vmm.name, "why": problem.brief})
+
+    async def _release_root(self, vm: VmRecord) -> None:
+        """What is left is found at the VM's next start or by the next daemon."""
+        driver, _ = self._root(vm)
+        try:
+            await driver.release(vm.id)
+        except Problem as problem:
+            _log.warning("a root disk may be left attached", extra={"vm": vm.id, "why": problem.brief})
 
     async def remove(self, vm: VmRecord) -> None:
         """Everything of the VM, the row last, so that an interrupted removal can be found and finished."""
@@ -200,6 +244,7 @@ class Lifecycle:
         if current is None:
             return
         await self.kill(self.update(vm, removing=True))
+        await self._release_root(vm)
         await asyncio.to_thread(self._layout(vm).remove)
         self._around.vms.delete(vm.id)
 
@@ -220,6 +265,8 @@ class Lifecycle:
             _log.warning("a VM could not be taken over", extra={"vm": vm.id, "why": repr(error)})
             return False
         holding = AsyncExitStack()
+        driver, place = self._root(vm)
+        await holding.enter_async_context(driver.adopt(place))
         await holding.enter_async_context(self._around.networks.adopt(compose_wish(vm), vm.runtime))
         self.live.add(vm.id, LiveVm(vmm, handle, Agent(link), holding))
         self.update(vm, state=VmState.RUNNING)
@@ -247,17 +294,19 @@ class Lifecycle:
         failure = Problem(Code.OPERATION_FAILED, exit_.reason, hint=f"banger vm logs {vm.name}")
         self._rest(vm, error=None if exit_.clean else failure.as_data())
 
-    async def _plan(self, vm: VmRecord, kernel: StoredKernel, lease: Lease) -> BootPlan:
+    async def _plan(self, vm: VmRecord, material: "_Material", lease: Lease) -> BootPlan:
         around = self._around
         layout = self._layout(vm)
+        kernel = material.kernel
         keys = GuestKeys(
             host_private=layout.host_key.read_bytes(),
             host_public=layout.host_key.with_suffix(".pub").read_text("ascii").strip(),
             authorized=(await asyncio.to_thread(around.owner_key)).public,
         )
+        machine = compose_machine(vm, layout, material.root, kernel.manifest, kernel.directory, lease.network)
         return BootPlan(
-            machine=compose_machine(vm, layout, kernel.manifest, kernel.directory, lease.network),
-            guest=compose_boot_config(vm, kernel.manifest, lease, keys),
+            machine=machine,
+            guest=compose_boot_config(vm, material.vmm.view_guest(machine), lease, keys),
             kernel=kernel.manifest,
             kernel_directory=kernel.directory,
             layout=layout,
@@ -266,6 +315,9 @@ class Lifecycle:
 
     def _layout(self, vm: VmRecord) -> Layout:
         return self._around.layouts.of(vm.id)
+
+    def _root(self, vm: VmRecord) -> tuple[RootDriver, Root]:
+        return self._around.storage.get(vm.root_driver), locate_root(vm, self._layout(vm))
 
     def update(self, vm: VmRecord, **changes: Any) -> VmRecord:
         """Applies the changes to the row as it is now, not as the caller remembers it."""
@@ -284,6 +336,15 @@ async def wait_ssh(agent: Agent, vm: VmRecord, *, timeout_s: float) -> None:
             f"nothing listens on the SSH port in {vm.name} after {timeout_s:.0f} s",
             hint=f"banger vm exec {vm.name} -- sh",
         )
+
+
+async def _ask_to_end(live: LiveVm, *, grace_s: float) -> None:
+    """By a power-off where that ends the VMM. A reset ends each of them, as they are told not to reboot."""
+    try:
+        powers_off = Capability.POWER_OFF in await live.vmm.capabilities()
+    except Problem:  # it runs, but could not be started any more
+        powers_off = False
+    await (live.agent.power_off if powers_off else live.agent.reboot)(grace_s=grace_s)
 
 
 def _require_image(vm: VmRecord) -> None:

@@ -12,11 +12,16 @@ from typing import cast
 
 from banger.base.problem import unavailable
 from banger.base.tasks import Supervisor
+from banger.base.units import MIB
 from banger.guest.agent import Agent
 from banger.model.vm import VmRecord
+from banger.services.vms.layout import Layouts
 from banger.vmm.contract import Exit, Forwarding, Handle, Vmm
+from banger.vmm.logs import bound_log
 
 _log = logging.getLogger(__name__)
+_LOG_CHECK_S = 30.0
+_LOG_LIMIT_BYTES = 8 * MIB
 
 OnExit = Callable[[str, Exit], Awaitable[None]]
 
@@ -81,3 +86,13 @@ class LiveVms:
         exit_ = await live.vmm.wait_exit(live.handle)
         _log.info("vmm ended", extra={"vm": vm_id, "clean": exit_.clean, "reason": exit_.reason})
         await self._on_exit(vm_id, exit_)
+
+
+async def bound_logs(live: LiveVms, layouts: Layouts) -> None:
+    """A guest may write to its console without end; the disk is not for that."""
+    while True:
+        await asyncio.sleep(_LOG_CHECK_S)
+        for vm_id in live:
+            for source in ("serial", "vmm"):
+                log = layouts.of(vm_id).log(source)
+                await asyncio.to_thread(bound_log, log, limit_bytes=_LOG_LIMIT_BYTES)

@@ -5,13 +5,16 @@ from typing import NamedTuple
 
 from banger.guest.bootconfig import BootConfig, GuestFile
 from banger.model.kernel import KernelManifest
-from banger.model.machine import Disk, DiskFormat, Machine, Network
+from banger.model.machine import Disk, Machine, Network
 from banger.model.vm import VmRecord
 from banger.services.hostnet.contract import Lease
 from banger.services.vms.layout import Layout
+from banger.storage.contract import ROOT_SERIAL, Root
+from banger.vmm.contract import GuestView
 
 AGENT_PORT_NAME = "banger.agent"
-ROOT_SERIAL, WORK_SERIAL, MODULES_SERIAL = "root", "work", "modules"
+WORK_SERIAL, MODULES_SERIAL = "work", "modules"
+ROOTFS = "rootfs.ext4"  # of an image's directory
 HOST_KEY_PATH = "/etc/ssh/ssh_host_ed25519_key"
 AUTHORIZED_KEYS_PATH = "/root/.ssh/authorized_keys"
 
@@ -36,11 +39,28 @@ class GuestKeys(NamedTuple):
     authorized: str
 
 
+def locate_root(vm: VmRecord, layout: Layout) -> Root:
+    """What the VM's root disk stands on, and where."""
+    return Root(
+        vm_id=vm.id,
+        vm_name=vm.name,
+        image=Path(vm.image_directory) / ROOTFS,
+        state=layout.state,
+        size_bytes=vm.spec.system_overlay_size_bytes,
+        work_disk=layout.work_disk if vm.has_work_disk else None,
+    )
+
+
 def compose_machine(
-    vm: VmRecord, layout: Layout, kernel: KernelManifest, kernel_directory: Path, network: Network
+    vm: VmRecord,
+    layout: Layout,
+    root: Disk,
+    kernel: KernelManifest,
+    kernel_directory: Path,
+    network: Network,
 ) -> Machine:
-    """The hardware. Disks are found by serial, so their order means nothing."""
-    disks = [Disk(serial=ROOT_SERIAL, path=str(layout.root_disk), format=DiskFormat.QCOW2)]
+    """The hardware. What a guest finds its disks by, its VMM says: `Vmm.view_guest`."""
+    disks = [root]
     if vm.has_work_disk:
         disks.append(Disk(serial=WORK_SERIAL, path=str(layout.work_disk)))
     if kernel.modules_image is not None:
@@ -60,17 +80,17 @@ def compose_machine(
     )
 
 
-def compose_boot_config(vm: VmRecord, kernel: KernelManifest, lease: Lease, keys: GuestKeys) -> BootConfig:
+def compose_boot_config(vm: VmRecord, view: GuestView, lease: Lease, keys: GuestKeys) -> BootConfig:
     """What the guest is told: who it is, where its disks are, how it reaches the network, whom it lets in."""
     return BootConfig(
         hostname=vm.name,
-        root=ROOT_SERIAL,
-        work=WORK_SERIAL if vm.has_work_disk else None,
-        modules=MODULES_SERIAL if kernel.modules_image is not None else None,
+        root=view.disks[ROOT_SERIAL],
+        work=view.disks.get(WORK_SERIAL),
+        modules=view.disks.get(MODULES_SERIAL),
         address=lease.guest_address,
         gateway=lease.gateway,
         dns=(lease.dns,),
-        channel=(f"virtio-serial:{AGENT_PORT_NAME}",),
+        channel=view.channels,
         files=(
             GuestFile(path=HOST_KEY_PATH, content=keys.host_private, mode=0o600),
             GuestFile(path=HOST_KEY_PATH + ".pub", content=keys.host_public.encode() + b"\n"),

@@ -6,8 +6,10 @@ Owns no state. Everything here either succeeds or leaves nothing that `Layout.re
 import asyncio
 import errno
 from pathlib import Path
+from typing import NamedTuple
 
 from banger.api.vm import VmCreate
+from banger.base.clock import utc_now
 from banger.base.files import clone_sparse, free_bytes, write_atomic
 from banger.base.problem import Code, Outcome, Problem, bad_request
 from banger.base.units import render_size
@@ -16,10 +18,11 @@ from banger.model.config import Config
 from banger.model.image import ImageManifest
 from banger.model.ports import parse_all
 from banger.model.sizing import Asked, HostSize, derive_sizes
-from banger.model.vm import VmRecord, VmSpec, validate_spec
+from banger.model.vm import VmRecord, VmSpec, VmState, validate_spec
 from banger.network.ports import check_port
 from banger.services.vms.layout import Layout
-from banger.vmm.overlay import create_overlay
+from banger.services.vms.plan import ROOTFS, locate_root
+from banger.storage.contract import RootDriver
 
 
 def settle_spec(request: VmCreate, config: Config, host: HostSize) -> VmSpec:
@@ -85,10 +88,52 @@ def check_disk_sizes(spec: VmSpec, image: ImageManifest, directory: Path) -> Non
         )
 
 
-async def prepare_disks(vm: VmRecord, layout: Layout, image: ImageManifest, directory: Path) -> None:
-    """Root as an overlay on the shared image, work disk as a clone of the seed, and the guest's host key."""
+class Ground(NamedTuple):
+    """What a new VM stands on."""
+
+    image: ImageManifest
+    directory: Path
+    driver: RootDriver
+
+
+def compose_record(vm_id: str, name: str, spec: VmSpec, request: VmCreate, ground: Ground) -> VmRecord:
+    """A new VM's row. Nothing of the VM is on disk yet."""
+    now = utc_now()
+    return VmRecord(
+        id=vm_id,
+        name=name,
+        spec=spec,
+        state=VmState.CREATED,
+        created_at=now,
+        updated_at=now,
+        last_touched_at=now,
+        labels=request.labels,
+        ephemeral=request.ephemeral,
+        has_work_disk=ground.image.work_seed is not None,
+        image_id=ground.image.id,
+        image_directory=str(ground.directory),
+        root_driver=ground.driver.name,
+    )
+
+
+def check_root_room(driver: RootDriver, directory: Path, state: Path) -> None:
+    """Refuses a root disk that would fill the disk while it is made."""
+    free = free_bytes(state)
+    wanted = driver.estimate_bytes(directory / ROOTFS)
+    if wanted > free:
+        raise Problem(
+            Code.NO_SPACE,
+            f"a {driver.name.value} of the image ({render_size(wanted)}) does not fit: "
+            f"{state} has {render_size(free)} free",
+            hint="make room: banger vm prune",
+            outcome=Outcome.NOT_STARTED,
+        )
+
+
+async def prepare_disks(vm: VmRecord, layout: Layout, driver: RootDriver, image: ImageManifest) -> None:
+    """Root on the shared image by its driver, work disk as a clone of the seed, and the guest's host key."""
     try:
-        await asyncio.to_thread(_prepare_disks, vm, layout, image, directory)
+        await asyncio.to_thread(_prepare_disks, vm, layout, driver, image)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Problem(
@@ -99,12 +144,11 @@ async def prepare_disks(vm: VmRecord, layout: Layout, image: ImageManifest, dire
         raise
 
 
-def _prepare_disks(vm: VmRecord, layout: Layout, image: ImageManifest, directory: Path) -> None:
+def _prepare_disks(vm: VmRecord, layout: Layout, driver: RootDriver, image: ImageManifest) -> None:
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rootfs = directory / image.rootfs
-    create_overlay(layout.root_disk, rootfs, size_bytes=vm.spec.system_overlay_size_bytes)
+    driver.create(locate_root(vm, layout))
     if image.work_seed is not None:
-        clone_sparse(directory / image.work_seed, layout.work_disk)
+        clone_sparse(Path(vm.image_directory) / image.work_seed, layout.work_disk)
         with layout.work_disk.open("r+b") as disk:
             disk.truncate(vm.spec.disk_size_bytes)
     key = make_key_pair(vm.name)

@@ -39,7 +39,6 @@ from banger.base.clock import utc_now
 from banger.base.problem import Code, Outcome, Problem, conflict
 from banger.base.progress import Progress, Silent, stage
 from banger.base.tasks import Supervisor
-from banger.base.units import MIB
 from banger.model.names import ID_LENGTH, Named, compose_name, resolve_reference, validate_name
 from banger.model.ports import parse_publish
 from banger.model.vm import (
@@ -53,18 +52,20 @@ from banger.services.contract import CommandStream
 from banger.services.vms import changes, preparation, views
 from banger.services.vms.execute import plan_command, run_command
 from banger.services.vms.layout import Layout
+from banger.services.vms.leftovers import remove_leftovers
 from banger.services.vms.lifecycle import Lifecycle, Surroundings, wait_ssh
+from banger.services.vms.live import bound_logs
+from banger.services.vms.plan import locate_root
+from banger.services.vms.roots import watch_roots
+from banger.storage.contract import RootDriver
 from banger.vmm.contract import Exit
-from banger.vmm.logs import bound_log
 
 _log = logging.getLogger(__name__)
 
 _INTERRUPTED = Problem(
     Code.UNAVAILABLE, "the VM went down while no daemon was running", hint="banger vm start NAME"
 )
-_LOG_CHECK_S = 30.0
 _EPHEMERAL_GRACE_S = 30.0
-_LOG_LIMIT_BYTES = 8 * MIB
 
 
 class VmService:
@@ -76,7 +77,8 @@ class VmService:
         self._life = Lifecycle(around, tasks, self._on_exit)
         self._locks: dict[str, asyncio.Lock] = {}
         self._used: set[str] = set()
-        tasks.start(self._bound_logs(), name="bound logs")
+        tasks.start(bound_logs(self._life.live, around.layouts), name="bound logs")
+        tasks.start(watch_roots(around.storage, self._end_full), name="watch root disks")
 
     # Reading
 
@@ -115,33 +117,27 @@ class VmService:
         spec = preparation.settle_spec(request, around.config, around.host)
         preparation.check_host_room(spec, around.layouts.state, around.host)
         if request.start:
-            await around.backends.choose()  # refused now, not after minutes of making an image
-            preparation.check_ports(spec)
+            preparation.check_ports(spec)  # refused now, not after minutes of making an image
+        standing = await (around.networks.choose() if request.start else around.networks.settle())
+        driver = await around.backends.choose_driver(standing)
         image, image_directory = await around.images.ensure(progress, spec.image)
         kernel_name = spec.kernel or image.kernel or around.config.default_kernel
         await around.kernels.ensure(progress, kernel_name)
         preparation.check_disk_sizes(spec, image, image_directory)
-        now = utc_now()
-        vm = VmRecord(
-            id=around.entropy.hexadecimal(ID_LENGTH),
-            name=name,
-            spec=msgspec.structs.replace(spec, kernel=kernel_name),
-            state=VmState.CREATED,
-            created_at=now,
-            updated_at=now,
-            last_touched_at=now,
-            labels=request.labels,
-            ephemeral=request.ephemeral,
-            has_work_disk=image.work_seed is not None,
-            image_id=image.id,
-            image_directory=str(image_directory),
+        preparation.check_root_room(driver, image_directory, around.layouts.state)
+        vm = preparation.compose_record(
+            around.entropy.hexadecimal(ID_LENGTH),
+            name,
+            msgspec.structs.replace(spec, kernel=kernel_name),
+            request,
+            preparation.Ground(image, image_directory, driver),
         )
         around.vms.insert(vm)
         async with self._lock(vm):
             try:
                 with stage(progress, "prepare disks"):
                     layout = self._layout(vm)
-                    await preparation.prepare_disks(vm, layout, image, image_directory)
+                    await preparation.prepare_disks(vm, layout, driver, image)
                     vm = self._life.update(vm, prepared=True)
                 if request.start:
                     vm = await self._life.start(vm, progress, until_ssh=request.wait_ssh)
@@ -270,16 +266,23 @@ class VmService:
     async def recover(self) -> None:
         """After a daemon that did not shut down: live VMs are taken over, what cannot be is put to rest."""
         for vm in self._around.vms.list():
-            if vm.ephemeral or not vm.prepared or vm.removing:
-                await self._delete_quietly(vm.id)
-            elif vm.state in LIVE:
-                async with self._lock(vm):
-                    if not await self._life.adopt(vm):
-                        await self._life.kill(vm, error=_INTERRUPTED.as_data())
+            try:
+                await self._recover(vm)
+            except Problem as problem:  # the others must not pay for it, and it can be tried again
+                _log.warning("a VM is left as it is", extra={"vm": vm.id, "why": problem.brief})
+        await remove_leftovers(self._around.privileged, frozenset(self._life.live))
         known = {vm.id for vm in self._around.vms.list()}
         for layout in self._around.layouts.find_strays(known):
             _log.info("removing what no VM owns", extra={"directory": str(layout.state)})
             await asyncio.to_thread(layout.remove)
+
+    async def _recover(self, vm: VmRecord) -> None:
+        if vm.ephemeral or not vm.prepared or vm.removing:
+            await self._delete_quietly(vm.id)
+        elif vm.state in LIVE:
+            async with self._lock(vm):
+                if not await self._life.adopt(vm):
+                    await self._life.kill(vm, error=_INTERRUPTED.as_data())
 
     async def stop_all(self, hurry: asyncio.Event) -> None:
         """Every running VM is powered off, all at once; `hurry` kills what is left."""
@@ -324,14 +327,16 @@ class VmService:
             await self._delete_quietly(vm_id)
         self._used.discard(vm_id)
 
-    async def _bound_logs(self) -> None:
-        """A guest may write to its console without end; the disk is not for that."""
-        while True:
-            await asyncio.sleep(_LOG_CHECK_S)
-            for vm_id in self._life.live:
-                for source in ("serial", "vmm"):
-                    log = self._around.layouts.of(vm_id).log(source)
-                    await asyncio.to_thread(bound_log, log, limit_bytes=_LOG_LIMIT_BYTES)
+    async def _end_full(self, vm_id: str, driver: RootDriver) -> None:
+        """A root disk that the host has given up fails at every access: its VM is ended, and says why."""
+        vm = self._around.vms.find(vm_id)
+        if vm is None:
+            return
+        async with self._lock(vm):
+            if vm_id in self._life.live:
+                problem = driver.explain_full(locate_root(vm, self._layout(vm)))
+                _log.warning("a root disk is full", extra={"vm": vm_id, "why": problem.brief})
+                await self._life.kill(vm, error=problem.as_data())
 
     async def _delete_quietly(self, vm_id: str) -> None:
         vm = self._around.vms.find(vm_id)
@@ -377,7 +382,8 @@ class VmService:
 
     def _describe(self, vm: VmRecord) -> VmDetails:
         posture = self._around.backends.explain(vm)
-        return views.describe(vm, self._layout(vm), posture, self._around.owner_key_path)
+        driver = self._around.storage.get(vm.root_driver)
+        return views.describe(vm, self._layout(vm), driver, posture, self._around.owner_key_path)
 
     def _touch(self, vm: VmRecord) -> None:
         """What counts as activity: commands and logins."""

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from banger.api.vm import DiskUse, LogText, Posture, SshTarget, VmDetails, VmSummary
 from banger.base.files import allocated_bytes
-from banger.base.problem import not_found
+from banger.base.problem import Problem, not_found
 from banger.model.vm import LIVE, NetworkMode, VmRecord, VmRuntime
 from banger.services.vms.layout import Layout
+from banger.services.vms.plan import locate_root
 from banger.services.vms.preparation import host_key_alias
+from banger.storage.contract import RootDriver
 
 _MAX_LOG_BYTES = 512 * 1024
 
@@ -33,12 +35,15 @@ def _render_address(runtime: VmRuntime) -> str:
     return f"{runtime.address}:{runtime.ssh_port}"
 
 
-def describe(vm: VmRecord, layout: Layout, posture: Posture, owner_key: Path) -> VmDetails:
+def describe(
+    vm: VmRecord, layout: Layout, driver: RootDriver, posture: Posture, owner_key: Path
+) -> VmDetails:
     return VmDetails(
         vm=vm,
         posture=posture,
         disk_use=DiskUse(
-            root_bytes=allocated_bytes(layout.root_disk), work_bytes=allocated_bytes(layout.work_disk)
+            root_bytes=driver.measure_bytes(locate_root(vm, layout)),
+            work_bytes=allocated_bytes(layout.work_disk),
         ),
         directory=str(layout.state),
         ssh=ssh_target(vm, layout, owner_key) if vm.state in LIVE and vm.runtime else None,
@@ -66,7 +71,16 @@ def read_log(vm: VmRecord, layout: Layout, source: str, tail_lines: int | None) 
             file.seek(max(size - _MAX_LOG_BYTES, 0))
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError as error:
-        raise not_found(f"{vm.name} has no {source} log yet", hint=f"banger vm start {vm.name}") from error
+        raise _no_log(vm, source) from error
     if tail_lines is not None:
         text = "".join(text.splitlines(keepends=True)[-tail_lines:]) if tail_lines else ""
     return LogText(source=source, text=text, truncated=size > _MAX_LOG_BYTES)
+
+
+def _no_log(vm: VmRecord, source: str) -> Problem:
+    if vm.state in LIVE and vm.runtime and vm.runtime.jail:
+        return not_found(
+            f"the {source} log of {vm.name} is in its jail, and kept when the VM has ended",
+            hint=f"banger vm stop {vm.name}",
+        )
+    return not_found(f"{vm.name} has no {source} log yet", hint=f"banger vm start {vm.name}")
