@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from banger.client.blocking import Connection
 from banger.client.wire import Failure
+from banger.privileged.contract.base import MESSAGE_BYTES_MAX, Request
 from banger.privileged.contract.codec import decode_answer, encode_request
-from banger.privileged.contract.requests import MESSAGE_BYTES_MAX, Greeting, Hello, Request
+from banger.privileged.contract.processes import Greeting, Hello
 from banger.privileged.contract.values import Refusal
 
 R = TypeVar("R")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from banger.client.wire import Failure
 from banger.installation import places, processes, systemd
 from banger.installation.answers import ask_daemon, count_running_vms, find_pid, greet_helper, wait_answer
+from banger.installation.firecracker import find_roots_firecracker
 from banger.installation.host import Host, Say, require_root
 from banger.installation.interpreter import find_helper_python, get_daemon_argv
 from banger.installation.material import Planned, plan_files, version
@@ -53,6 +54,7 @@ def install(host: Host, wishes: Wishes, say: Say) -> None:
         _load_modules(host, say)
         _start(host, tree, owner, daemon, wishes, say)
         write_record(tree, record.finish({file.path for file in planned}))
+        _tell_firecracker(host, tree, say)
 
 
 def restart(host: Host, say: Say) -> None:
@@ -169,11 +171,18 @@ def _forward(host: Host, say: Say) -> None:
 
 
 def _load_modules(host: Host, say: Say) -> None:
-    tun = Path(host.at(places.TUN))
-    if not tun.exists() and host.modprobe is not None and host.root == "/":
-        run((host.modprobe, "--quiet", "tun"), timeout_s=_MODPROBE_TIMEOUT_S, check=False)
-    if not tun.exists():
+    """What the kernel does not load by itself when somebody opens a device."""
+    for path, module in places.MODULES.items():
+        if not Path(host.at(path)).exists() and host.modprobe is not None and host.root == "/":
+            run((host.modprobe, "--quiet", module), timeout_s=_MODPROBE_TIMEOUT_S, check=False)
+    if not Path(host.at(places.TUN)).exists():
         say(f"there is no {places.TUN} here: VMs run in user mode")
+
+
+def _tell_firecracker(host: Host, tree: Tree, say: Say) -> None:
+    """Nothing is downloaded by an installation; and where there is no KVM, there is nothing to tell."""
+    if Path(host.at(places.KVM)).exists() and find_roots_firecracker(tree) is None:
+        say("VMs run on QEMU until Firecracker is here: sudo banger setup firecracker")
 
 
 def _start(host: Host, tree: Tree, owner: Owner, daemon: Argv, wishes: Wishes, say: Say) -> None:

@@ -19,13 +19,23 @@ MODULES = """\
 # banger: the taps of virtual machines.
 tun
 """
+UDEV_RULES = """\
+# banger: what a guest writes to its disks may look like a file system or a volume of this host's. Nobody is to look.
+SUBSYSTEM=="block", KERNEL=="loop[0-9]*", ATTR{loop/backing_file}=="*/banger/*", \
+  ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}="1", ENV{SYSTEMD_READY}="0"
+"""
 CONFIG = """\
 # banger's configuration. Every key is optional; these are the defaults. After a change:
 #   sudo banger system restart
 #
 # log_level = "info"                    # debug, info, warning, error
-# vmm = "auto"                          # auto, qemu
+# vmm = "auto"                          # auto, firecracker, qemu
 # qemu_bin = "/usr/bin/qemu-system-x86_64"
+# firecracker_bin = "/opt/firecracker/firecracker"   # default: what banger setup firecracker has brought
+# jailer_bin = "/opt/firecracker/jailer"
+# jailer_enabled = true                 # false, for debugging: Firecracker runs as the owner, without its jail
+# storage_driver = "auto"               # auto, dm-snapshot, qcow2, reflink, copy
+# snapshot_limit = "4G"                 # what a VM on dm-snapshot may change of its root; default: no limit
 # ssh_key_path = "~/.ssh/banger"        # default: a key of banger's own
 # default_image = "debian-bookworm"
 # default_kernel = "debian-cloud"
@@ -71,6 +81,7 @@ def plan_files(
         Planned(places.HELPER, render_archive(host.package, helper_python), 0o755),
         Planned(places.CONFIG, CONFIG.encode(), edited=True),
         Planned(places.MODULES_FILE, MODULES.encode()),
+        Planned(places.UDEV_RULES, UDEV_RULES.encode()),
         *((Planned(places.FORWARDING_FILE, FORWARDING.encode()),) if forwarding else ()),
         Planned(places.HELPER_UNIT, render_helper_unit(owner).encode()),
         Planned(places.DAEMON_UNIT, render_daemon_unit(owner, daemon).encode()),

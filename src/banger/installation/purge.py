@@ -6,6 +6,7 @@ Everything in the owner's home is done by a process that is the owner. shutil.rm
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +23,14 @@ class Doomed(NamedTuple):
 
 
 def refuse_running_vms(host: Host, owner: Owner) -> None:
-    """By the daemon's word, and where it is silent by the processes: a VMM names its VM's directory."""
+    """By the daemon's word, and where it is silent by the processes."""
     try:
         running = count_running_vms(host.at(places.DAEMON_SOCKET), owner.uid)
     except Failure as failure:
         if failure.code == "bad_version":
             raise
         running = 0
-    running = running or len(find_vmms(owner))
+    running = running or len(find_vmms(owner)) + len(find_jailed_vmms(host))
     if running:
         raise Failure(
             "conflict",
@@ -42,6 +43,15 @@ def find_vmms(owner: Owner) -> list[int]:
     """Pids of processes of the owner's with a path below their VMs in the command line."""
     mark = f"{owner.state}/vms/".encode()
     return [pid for pid, line in _read_command_lines(owner.uid) if mark in line]
+
+
+def find_jailed_vmms(host: Host) -> list[int]:
+    """Pids in control groups of jails. Such a process has a uid of its own, and names no directory of the owner's."""
+    found = []
+    for group in Path(host.at(places.CGROUPS)).glob("*/cgroup.procs"):
+        with suppress(OSError):
+            found += [int(pid) for pid in group.read_text("ascii").split()]
+    return found
 
 
 def measure(owner: Owner) -> list[Doomed]:

@@ -118,13 +118,15 @@ class Tree:
                 raise _unusable(path, error) from error
             return True
 
-    def remove_own_directory(self, path: str) -> None:
-        """With all that is in it; it must be root's alone. For directories that nobody but us has names in."""
+    def remove_own_directory(self, path: str) -> bool:
+        """Whether it was there. With all that is in it; it must be root's alone. For directories that nobody but us has
+        names in."""
         with self._parent(path + "/.") as (directory, _):
             if directory is None:
-                return
+                return False
         with self._parent(path) as (directory, name):
             shutil.rmtree(name, dir_fd=directory)
+            return True
 
     def ensure_directory(self, path: str) -> None:
         with self._parent(path + "/.", make=True):

@@ -1,6 +1,6 @@
 """`system uninstall`: what the record lists goes, the record last, so that one that was killed can be repeated.
 
-Without `purge` the owner's VMs, images and kernels stay, and so does a configuration that somebody has edited.
+Without `purge` the owner's VMs, images and kernels stay, Firecracker, and a configuration that somebody has edited.
 Refused while VMs run: nobody would look after them.
 """
 
@@ -16,7 +16,8 @@ from banger.installation.owner import Owner, get_user
 from banger.installation.purge import Doomed
 from banger.installation.record import Record, find_record
 from banger.installation.tree import Tree
-from banger.privileged.contract.requests import RemoveBridge
+from banger.privileged.contract.machines import DetachSnapshot, ListJails, ListSnapshots, RemoveJail
+from banger.privileged.contract.network import RemoveBridge
 from banger.privileged.contract.values import BRIDGE_PATTERN
 
 
@@ -29,7 +30,7 @@ def list_doomed(host: Host) -> tuple[Owner, list[Doomed]]:
 
 
 def uninstall(host: Host, say: Say, *, with_vms: bool) -> None:
-    """`with_vms` removes the owner's state, data and cache, and an edited configuration, too."""
+    """`with_vms` removes the owner's state, data and cache, Firecracker, and an edited configuration, too."""
     require_root(host, "uninstall")
     tree = Tree(host.root, uid=host.root_uid)
     record = _get_record(tree)
@@ -46,9 +47,14 @@ def uninstall(host: Host, say: Say, *, with_vms: bool) -> None:
             purge.empty_runtime(host, owner)
         tree.remove_empty_directory(places.RUNTIME)
         tree.remove_own_directory(places.HELPER_RUNTIME)
+        tree.remove_own_directory(places.HELPER_STATE)
+        with suppress(OSError):
+            Path(host.at(places.CGROUPS)).rmdir()
         if with_vms and owner is not None:
             purge.remove(owner)
             say(f"removed   {', '.join((owner.state, owner.data, owner.cache))}")
+        if with_vms and tree.remove_own_directory(places.FIRECRACKER):
+            say(f"removed   {places.FIRECRACKER}")
         _remove_rest(tree)
     _tell_forwarding(host, record, say)
     say("banger is no longer installed for the system")
@@ -80,16 +86,30 @@ def _find_recorded_user(record: Record) -> Owner | None:
 
 
 def _stop(host: Host, owner: Owner | None, say: Say) -> None:
-    """The daemon, then with the helper's last breath the bridge, then the helper."""
+    """The daemon, then with the helper's last breath what it has made, then the helper."""
     if host.systemctl is not None:
         systemd.stop_unit(host, places.DAEMON_UNIT_NAME)
     elif owner is not None:
         processes.stop_daemon(host, owner)
+    _remove_machines(host, say)
     _remove_bridges(host, say)
     if host.systemctl is not None:
         systemd.stop_unit(host, places.HELPER_UNIT_NAME)
     else:
         processes.stop_helper(host)
+
+
+def _remove_machines(host: Host, say: Say) -> None:
+    """Jails and root disks that a VM has left behind: none runs any more."""
+    socket = host.at(places.HELPER_SOCKET)
+    try:
+        for jail in ask_helper(socket, host.root_uid, ListJails()).jails:
+            ask_helper(socket, host.root_uid, RemoveJail(vm=jail.vm))
+        for snapshot in ask_helper(socket, host.root_uid, ListSnapshots()).snapshots:
+            ask_helper(socket, host.root_uid, DetachSnapshot(vm=snapshot.vm))
+    except Failure as failure:
+        if failure.code != "unavailable":  # nobody to ask: then there is nothing that outlives a boot
+            say(f"a VM's jail or disk stays until the next boot: {failure.message}")
 
 
 def _remove_bridges(host: Host, say: Say) -> None:

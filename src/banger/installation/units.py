@@ -15,9 +15,13 @@ _WRITTEN = f"# Written by banger {banger.__version__}; replaced by: sudo banger 
 _HELPER = """\
 {written}
 [Unit]
-Description=banger's root helper: bridge, taps, nftables, names
+Description=banger's root helper: bridge, taps, nftables, names, disks and jails of VMs
 # Who loads a ruleset of their own when they start flushes ours if they come later.
 After=network-pre.target nftables.service firewalld.service ufw.service systemd-resolved.service
+# Root disks of VMs. Before the start, as DeviceAllow= below knows only what the kernel has then; modprobe@.service does
+# not fail where there is no such module.
+Wants=modprobe@loop.service modprobe@dm_snapshot.service
+After=modprobe@loop.service modprobe@dm_snapshot.service
 Before={daemon_unit}
 
 [Service]
@@ -31,17 +35,29 @@ KillMode=process
 RuntimeDirectory=banger-root
 RuntimeDirectoryMode=0755
 RuntimeDirectoryPreserve=yes
+# Jails, by VM.
+StateDirectory=banger-root
+StateDirectoryMode=0700
 UMask=0077
 
+# All of what follows holds for the jailed VMMs, too, which come from here; on top of what their jailer and they
+# themselves take away. Only DevicePolicy= and limits of the control group do not: each VMM has a group of its own.
 NoNewPrivileges=yes
 # CAP_NET_ADMIN         bridge, taps, addresses, nftables, switches of our own interfaces
 # CAP_NET_BIND_SERVICE  port 53 of the bridge's address
-# CAP_CHOWN             the socket becomes the owner's
-# CAP_KILL              signals to VMMs, which run as the owner
+# CAP_CHOWN             the socket becomes the owner's, files and devices in a jail its VMM's
+# CAP_KILL              signals to VMMs, which run as the owner or as a uid of their own
 # CAP_SETUID            subordinate ids for image builds, as the daemon can run no newuidmap; and to act as the owner
-#                       meanwhile, so that the kernel judges whose namespace it is (user_namespaces(7))
-# CAP_SETGID            subordinate groups
+#                       meanwhile, so that the kernel judges whose namespace it is (user_namespaces(7)); and a
+#                       jailed VMM's own uid
+# CAP_SETGID            subordinate groups; a jailed VMM's own group
+# CAP_SYS_ADMIN         device-mapper, loop devices; the jailer's mount namespace and its pivot_root
+# CAP_MKNOD             a VM's disks, KVM and TUN in its jail
+# CAP_DAC_OVERRIDE      to make control groups (their root directory is read-only by its mode); to enter and remove
+#                       what belongs to a jailed VMM
+# CAP_SYS_PTRACE        the tap's descriptor out of a jailed VMM (pidfd_getfd(2))
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN CAP_KILL CAP_SETUID CAP_SETGID
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_MKNOD CAP_DAC_OVERRIDE CAP_SYS_PTRACE
 AmbientCapabilities=
 ProtectSystem=strict
 # Switches of the bridge and its taps are in /proc/sys/net; all others stay read-only.
@@ -51,12 +67,19 @@ ProtectHome=yes
 PrivateTmp=yes
 DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
+# Root disks: made here, and as nodes (m) in the jails.
+DeviceAllow=/dev/loop-control rw
+DeviceAllow=/dev/mapper/control rw
+DeviceAllow=block-loop rwm
+DeviceAllow=block-device-mapper rwm
 ProtectKernelModules=yes
 ProtectKernelLogs=yes
-ProtectControlGroups=yes
+# Control groups of jailed VMMs are below /sys/fs/cgroup/banger.
+ProtectControlGroups=no
 ProtectClock=yes
 ProtectHostname=yes
-RestrictNamespaces=yes
+# The jailer's.
+RestrictNamespaces=mnt
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
@@ -70,6 +93,12 @@ SystemCallFilter=~@privileged @resources @keyring @memlock @setuid
 SystemCallFilter=@chown
 # The effective uid alone, and back; glibc's seteuid is this call.
 SystemCallFilter=setresuid capset
+# The jailer's: its root, then its VMM's ids (it would go on with root's groups where it may not drop them).
+SystemCallFilter=mount umount2 pivot_root setuid setgid setgroups
+# The tap's descriptor.
+SystemCallFilter=pidfd_getfd
+# Firecracker's own filters, on top of these.
+SystemCallFilter=seccomp
 SystemCallErrorNumber=EPERM
 
 [Install]
@@ -117,6 +146,8 @@ BindPaths={home}
 ReadWritePaths=/tmp /var/tmp
 DevicePolicy=closed
 DeviceAllow=/dev/kvm rw
+# Firecracker without a jail opens its tap by name (jailer_enabled = false).
+DeviceAllow=/dev/net/tun rw
 # /proc and /sys have nothing mounted over them, for then no namespace below may have a /proc of its own
 # (mount_namespaces(7)), which image builds need; to an ordinary user they are read-only anyway.
 ProtectKernelModules=yes
@@ -131,6 +162,8 @@ KeyringMode=private
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap
+# The tap's descriptor, of a Firecracker without a jail.
+SystemCallFilter=pidfd_getfd
 SystemCallErrorNumber=EPERM
 
 [Install]

@@ -18,8 +18,10 @@ import pytest
 import banger
 from banger.installation import places
 from banger.installation.host import Host
+from banger.privileged.contract.base import Done
 from banger.privileged.contract.codec import decode_request, encode_result
-from banger.privileged.contract.requests import Done, Greeting
+from banger.privileged.contract.machines import Jails, Snapshots
+from banger.privileged.contract.processes import Greeting
 
 OWNER_UID = os.getuid() or 61234
 BUILD = "0123456789abcdef"
@@ -157,12 +159,17 @@ def listen(host):
             return started[-1]
 
         @staticmethod
-        def helper(build=BUILD):
+        def helper(build=BUILD, answers=None):
             def answer(listener, message):
                 request, op = decode_request(message, 0)
                 listener.asked.append(request)
                 greeting = Greeting(version=1, build=build, pid=os.getpid(), owner=OWNER_UID)
-                return encode_result(op, greeting if request.method == "hello" else Done())
+                known = {
+                    "hello": greeting,
+                    "list_jails": Jails(jails=()),
+                    "list_snapshots": Snapshots(snapshots=()),
+                }
+                return encode_result(op, (known | (answers or {})).get(request.method, Done()))
 
             path = Path(host.at(places.HELPER_SOCKET))
             started.append(Listener(path, socket.SOCK_SEQPACKET, os.getuid(), answer))

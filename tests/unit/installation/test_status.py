@@ -64,6 +64,7 @@ def test_each_problem_names_what_mends_it(installed, listen, systemctl):
         places.HELPER: "intact",
         places.CONFIG: "edited",
         places.MODULES_FILE: "missing",
+        places.UDEV_RULES: "intact",
         places.FORWARDING_FILE: "intact",
         places.HELPER_UNIT: "changed",
     }

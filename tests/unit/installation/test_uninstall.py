@@ -13,6 +13,9 @@ from banger.installation.install import Wishes, install
 from banger.installation.owner import get_user
 from banger.installation.tree import Tree
 from banger.installation.uninstall import list_doomed, uninstall
+from banger.privileged.contract.machines import Jail, Jails, Snapshot, Snapshots
+
+VM = "0123456789ab"
 
 
 @pytest.fixture
@@ -43,7 +46,16 @@ def vms(home):
 
 def clean(found):
     """Directories that others may use, too, are not ours to remove."""
-    shared = {"etc", "etc/modules-load.d", "etc/systemd", "etc/systemd/system", "usr/local", "usr/local/lib"}
+    shared = {
+        "etc",
+        "etc/modules-load.d",
+        "etc/udev",
+        "etc/udev/rules.d",
+        "etc/systemd",
+        "etc/systemd/system",
+        "usr/local",
+        "usr/local/lib",
+    }
     return {path: content for path, content in found.items() if path not in shared}
 
 
@@ -156,6 +168,61 @@ def test_refused_while_a_vmm_of_a_dead_daemon_runs(installed, said):
     uninstall(host, said.append, with_vms=False)
 
 
+def test_refused_while_somebody_lives_in_a_jail(installed, snapshot, said):
+    """Its uid is its own, and the daemon that could tell of it is gone."""
+    host, _ = installed
+    group = Path(host.at(places.CGROUPS), "0123456789ab")
+    group.mkdir(parents=True)
+    (group / "cgroup.procs").write_text("4711\n")
+    before = snapshot()
+    with pytest.raises(Failure, match="1 of alice's VMs runs"):
+        uninstall(host, said.append, with_vms=True)
+    assert snapshot() == before
+    (group / "cgroup.procs").write_text("")
+    uninstall(host, said.append, with_vms=True)
+
+
+def test_what_a_jailed_vm_has_left_goes_and_firecracker_with_a_purge(installed, said):
+    host, _ = installed
+    jail = Path(host.at(places.HELPER_STATE), "jails/firecracker/0123456789ab/root")
+    jail.mkdir(parents=True)
+    (jail / "link").symlink_to(host.at("/etc"))
+    Path(host.at(places.CGROUPS)).mkdir(parents=True)
+    program = Path(host.at(places.FIRECRACKER), "1.12.1/firecracker")
+    program.parent.mkdir(parents=True)
+    program.touch()
+    uninstall(host, said.append, with_vms=False)
+    assert not Path(host.at(places.HELPER_STATE)).exists()
+    assert not Path(host.at(places.CGROUPS)).exists()
+    assert Path(host.at("/etc/systemd")).is_dir()
+    assert program.exists()
+    install(host, Wishes(owner="alice"), lambda text: None)
+    uninstall(host, said.append, with_vms=True)
+    assert not Path(host.at(places.HELPER_DIRECTORY)).exists()
+    assert f"removed   {places.FIRECRACKER}" in said
+
+
+def test_the_helpers_last_work_are_jails_and_disks(systemctl, listen, said):
+    host = systemctl()
+    listen.daemon()
+    answers = {
+        "list_jails": Jails(jails=(Jail(vm=VM, pid=0, start_time=0, uid=1),)),
+        "list_snapshots": Snapshots(
+            snapshots=(Snapshot(vm=VM, state="active", used_bytes=1, size_bytes=2, in_use=False),)
+        ),
+    }
+    helper = listen.helper(answers=answers)
+    install(host, Wishes(owner="alice"), lambda text: None)
+    helper.asked.clear()
+    uninstall(host, said.append, with_vms=False)
+    assert [(request.method, getattr(request, "vm", "")) for request in helper.asked] == [
+        ("list_jails", ""),
+        ("remove_jail", VM),
+        ("list_snapshots", ""),
+        ("detach_snapshot", VM),
+    ]
+
+
 def test_sockets_and_locks_go(installed, said):
     host, _ = installed
     runtime = Path(host.at(places.RUNTIME))
@@ -220,7 +287,7 @@ class Killed(BaseException):
     """As SIGKILL."""
 
 
-@pytest.mark.parametrize("step", range(7))
+@pytest.mark.parametrize("step", range(8))
 def test_one_that_was_killed_can_be_repeated(installed, snapshot, monkeypatch, said, step):
     host, before = installed
     left = [step]
@@ -233,7 +300,7 @@ def test_one_that_was_killed_can_be_repeated(installed, snapshot, monkeypatch, s
         return remove(tree, path)
 
     monkeypatch.setattr(Tree, "remove", maybe)
-    if step < 6:  # five files and the record
+    if step < 7:  # six files and the record
         with pytest.raises(Killed):
             uninstall(host, said.append, with_vms=False)
         monkeypatch.setattr(Tree, "remove", remove)

@@ -18,6 +18,7 @@ from banger.installation.units import (
     render_helper_unit,
     validate_program,
 )
+from banger.privileged.helper import cgroups, jail_place
 from banger.privileged.helper.__main__ import SOCKET
 
 ALICE = Owner("alice", 1000, 1000, "/home/alice")
@@ -99,10 +100,10 @@ def verify(*files):
 
 
 @needs_systemd
-@pytest.mark.parametrize(("unit", "tenths"), [(places.HELPER_UNIT, 31), (places.DAEMON_UNIT, 38)])
+@pytest.mark.parametrize(("unit", "tenths"), [(places.HELPER_UNIT, 45), (places.DAEMON_UNIT, 38)])
 def test_their_exposure_stays_low(units, tmp_path, unit, tenths):
-    """0 is an airtight sandbox, 100 none. The helper's worst are the host's network, being root at all, and
-    CAP_SETUID."""
+    """0 is an airtight sandbox, 100 none. The helper's worst are the host's network, being root at all, CAP_SYS_ADMIN
+    (root disks, and the jailer's mounts) and CAP_SETUID."""
     units()
     name = Path(unit).name
     done = analyze(tmp_path, "security", "--offline=true", f"--threshold={tenths}", "--no-pager", name)
@@ -112,16 +113,20 @@ def test_their_exposure_stays_low(units, tmp_path, unit, tenths):
 
 def test_every_capability_of_the_helpers_is_justified():
     text = render_helper_unit(ALICE)
-    (bounding,) = read(text)["CapabilityBoundingSet"]
-    assert bounding.split() == [
+    bounding = " ".join(read(text)["CapabilityBoundingSet"]).split()
+    assert bounding == [
         "CAP_NET_ADMIN",
         "CAP_NET_BIND_SERVICE",
         "CAP_CHOWN",
         "CAP_KILL",
         "CAP_SETUID",
         "CAP_SETGID",
+        "CAP_SYS_ADMIN",
+        "CAP_MKNOD",
+        "CAP_DAC_OVERRIDE",
+        "CAP_SYS_PTRACE",
     ]
-    for capability in bounding.split():
+    for capability in bounding:
         assert re.search(rf"^# {capability} +\w", text, re.MULTILINE)
 
 
@@ -154,6 +159,24 @@ def test_the_socket_is_where_a_helper_that_is_told_nothing_listens_and_in_the_un
     helper, daemon = read(render_helper_unit(ALICE)), read(render_daemon_unit(ALICE, DAEMON))
     assert [f"/run/{name}" for name in helper["RuntimeDirectory"]] == [places.HELPER_RUNTIME]
     assert [f"/run/{name}" for name in daemon["RuntimeDirectory"]] == [places.RUNTIME]
+
+
+def test_jails_are_where_the_helper_keeps_them_and_the_unit_lets_it():
+    unit = read(render_helper_unit(ALICE))
+    assert [f"/var/lib/{name}" for name in unit["StateDirectory"]] == [places.HELPER_STATE]
+    assert unit["StateDirectoryMode"] == ["0700"]
+    assert jail_place.BASE.startswith(places.HELPER_STATE + "/")
+    assert f"{cgroups.ROOT}/{cgroups.PARENT}" == places.CGROUPS
+    assert (unit["ProtectControlGroups"], unit["RestrictNamespaces"]) == (["no"], ["mnt"])
+
+
+def test_the_helper_has_the_devices_of_disks_and_makes_nodes_of_no_others():
+    allowed = read(render_helper_unit(ALICE))["DeviceAllow"]
+    assert [line.split()[0] for line in allowed if "m" in line.split()[1]] == [
+        "block-loop",
+        "block-device-mapper",
+    ]
+    assert {"/dev/net/tun rw", "/dev/loop-control rw", "/dev/mapper/control rw"} < set(allowed)
 
 
 def test_words_are_quoted_as_systemd_reads_them():
