@@ -29,7 +29,7 @@ check: $(DEV_STAMP) guest-program ## linters, types, layers, generated files, un
 	$(PYTEST) tests/unit tests/contracts -m "not vm and not host and not lab and not native" -n 2 -q
 
 .PHONY: test
-test: packages-test check test-host test-vm ## everything but the lab and the native tier, which come with Firecracker
+test: packages-test packages-lab check test-native test-host test-vm lab ## everything: an hour on two cores
 
 .PHONY: test-unit
 test-unit: $(DEV_STAMP) guest-program ## pure rules, services on fakes: no privileges, no guests
@@ -49,7 +49,8 @@ test-vm: packages-test $(DEV_STAMP) guest-program ## real guests under QEMU
 
 .PHONY: lab
 lab: packages-lab $(DEV_STAMP) guest-program ## a whole virtual host with KVM and systemd, banger installed in it (tests/lab/README.md)
-	@$(PYTEST) tests/lab -m lab -p no:randomly --junitxml=build/lab-logs/junit.xml $(ARGS)
+	@$(PYTEST) tests/lab -m lab -p no:randomly -n 2 --dist loadfile --junitxml=build/lab-logs/junit.xml $(ARGS) ||
+	  $(BIN)/python -m tools.lab.rerun build/lab-logs/junit.xml
 
 .PHONY: lab-shell
 lab-shell: packages-lab $(DEV_STAMP) guest-program ## a shell in such a host
@@ -58,6 +59,10 @@ lab-shell: packages-lab $(DEV_STAMP) guest-program ## a shell in such a host
 .PHONY: bench
 bench: packages-run $(DEV_STAMP) guest-program ## measure against references; table and build/bench.json
 	@$(BIN)/python -m tools.bench
+
+.PHONY: bench-lab
+bench-lab: packages-lab $(DEV_STAMP) guest-program ## measure Firecracker in the lab; build/bench-lab.json
+	@$(BIN)/python -m tools.bench.lab
 
 .PHONY: generate
 generate: $(DEV_STAMP) ## rewrite the generated files
@@ -69,7 +74,7 @@ format: $(DEV_STAMP) ## format and fix what a tool can
 
 .PHONY: pins
 pins: $(DEV_STAMP) ## renew requirements/*.txt (hashes, no download addresses)
-	@for name in runtime build development; do
+	@for name in runtime build development lab; do
 	  $(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	    --no-header --no-annotate --upgrade -o requirements/$$name.txt requirements/$$name.in
 	done

@@ -1,7 +1,10 @@
 """One restored lab for each module. What a failed test leaves in its lab is kept in build/lab-logs/."""
 
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.lab.machine import Machine
@@ -9,6 +12,9 @@ from tests.support.banger import DATA, ROOT, make_material
 from tests.support.tiers import skip_or_fail
 
 from banger.base.process import find_tool
+
+if TYPE_CHECKING:
+    from tools.lab.states import State
 
 LOGS = ROOT / "build" / "lab-logs"
 TOOLS = {
@@ -41,26 +47,44 @@ def installed_state():
 
     need_lab()
     make_material("lab")
-    shutil.rmtree(LOGS, ignore_errors=True)
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        shutil.rmtree(LOGS, ignore_errors=True)
     return ensure_installed_state(DATA / "banger")
 
 
-@pytest.fixture(scope="module")
-def lab(installed_state) -> Iterator[Machine]:
+@contextmanager
+def open_machine(state: "State") -> Iterator[Machine]:
     from tools.lab.states import open_lab
 
-    lab = open_lab(installed_state)
+    lab = open_lab(state)
     try:
         yield Machine(lab)
     finally:
         lab.close()
 
 
+@pytest.fixture(scope="module")
+def lab(installed_state: "State") -> Iterator[Machine]:
+    """As after the installation: VMs get Firecracker, in a jail, on snapshots, on the bridge."""
+    with open_machine(installed_state) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module", params=["firecracker", "qemu"])
+def host(request: pytest.FixtureRequest, installed_state: "State") -> Iterator[Machine]:
+    """For what every VMM does; the configuration says which it is, where it would not be chosen."""
+    with open_machine(installed_state) as machine:
+        if request.param == "qemu":
+            machine.configure('vmm = "qemu"\n')
+        machine.vmm = request.param
+        yield machine
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
-    machine = getattr(item, "funcargs", {}).get("lab")
-    if report.failed and isinstance(machine, Machine):
+    given = getattr(item, "funcargs", {}).values()
+    for machine in {value for value in given if isinstance(value, Machine)} if report.failed else ():
         directory = LOGS / item.nodeid.replace("/", ".").replace("::", ".")
         try:
             machine.keep_logs(directory)

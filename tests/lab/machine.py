@@ -6,12 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.lab.channel import Done
+from tools.lab.channel import Done, Running
 from tools.lab.host import Lab
 from tools.lab.recipe import OWNER
 from tools.lab.stages import BANGER
 
 TRACES = (Path(__file__).parent / "inside" / "traces.py").read_bytes()
+JAILS = "/var/lib/banger-root/jails/firecracker"
+CGROUPS = "/sys/fs/cgroup/banger"
+BRIDGE = "br-banger"
+POOL = 4  # taps that wait for VMs
+OUTSIDE = "outside"  # a test's own namespace
+_CLEAN_S = 30
 _LOGS = {
     "journal.log": ("journalctl", "--boot", "--no-pager", "--output=short-precise"),
     "units.log": (
@@ -26,6 +32,7 @@ _LOGS = {
     "network.log": ("sh", "-c", "ip addr; ip route; nft list ruleset; resolvectl"),
     "block.log": ("sh", "-c", "lsblk; losetup --list; dmsetup ls --tree; dmsetup status; df"),
     "cgroups.log": ("systemd-cgls", "--no-pager", "--full"),
+    "jails.log": ("find", "/var/lib/banger-root", "/run/banger", "-ls"),
     "vms.tar": ("sh", "-c", f"cd /home/{OWNER}/.local/state/banger && find . -name '*log*' | tar -cf - -T -"),
 }
 
@@ -35,6 +42,7 @@ class Machine:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.vmm = "firecracker"  # what VMs get
         self.run = lab.run
         self.start = lab.start
         self.put = lab.put
@@ -51,12 +59,19 @@ class Machine:
         """As typed; with `sudo` as the owner's sudo."""
         return self.lab.run(*(("sudo",) if sudo else ()), BANGER, *words, user=user, **options)
 
+    def start_banger(self, *words: str) -> Running:
+        """As typed, and not waited for."""
+        return self.lab.start((BANGER, *words), user=OWNER)
+
     def json(self, *words: str, **options: Any) -> Any:
         return self.parse(self.banger(*words, "--json", **options))
 
     @staticmethod
     def parse(done: Done) -> Any:
         return json.loads(done.out)
+
+    def vm(self, name: str) -> Any:
+        return self.json("vm", "show", name)["vm"]
 
     def wait_banger(self, *words: str, holds: Callable[[Done], bool], timeout_s: float = 60) -> Done:
         """The first answer that is as wanted. For what the CLI has no way to wait for."""
@@ -66,12 +81,63 @@ class Machine:
                 raise AssertionError(f"still not as wanted after {timeout_s:.0f} s: {done}")
         return done
 
+    def wait_state(self, name: str, state: str, timeout_s: float = 60) -> Any:
+        """The VM, as soon as it is in this state."""
+        words = ("vm", "show", name, "--json")
+        done = self.wait_banger(
+            *words,
+            holds=lambda done: done.status == 0 and self.parse(done)["vm"]["state"] == state,
+            timeout_s=timeout_s,
+        )
+        return self.parse(done)["vm"]
+
     def guest(self, name: str, *command: str, **options: Any) -> str:
         return self.banger("vm", "exec", name, "--", *command, **options).stdout
+
+    def boot_id(self, name: str) -> str:
+        return self.guest(name, "cat", "/proc/sys/kernel/random/boot_id").strip()
+
+    def refused(self, *words: str, says: str, hint: str = "hint: ", sudo: bool = False) -> str:
+        """What must fail: a status of its own, one line of error with these words, a hint. Returns all it said."""
+        done = self.banger(*words, sudo=sudo, check=False)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("banger: ")]
+        assert done.status not in {0, 1}, str(done)
+        assert not done.late, str(done)
+        assert len(lines) == 1, str(done)
+        assert says in lines[0], str(done)
+        assert hint in done.stderr, str(done)
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def configure(self, text: str) -> None:
+        """The system's configuration, in force when this returns. VMs run on."""
+        self.put("/etc/banger/config.toml", text.encode())
+        self.banger("system", "restart", sudo=True)
 
     def traces(self) -> dict[str, list[str]]:
         """What banger leaves on a host, by kind: inside/traces.py says which. Kinds without any are left out."""
         return json.loads(self.lab.run("python3", "-I", "-S", "-", stdin=TRACES).out)
+
+    def leftovers(self) -> dict[str, list[str]]:
+        """Traces, without what belongs to an installation that has no VMs: its two processes, its bridge, its tables,
+        its files, the empty places of jails and cgroups, the taps of the pool, which is filled off everybody's path."""
+        until = time.monotonic() + _CLEAN_S
+        while not _is_pool_full(traces := self.traces()):
+            assert time.monotonic() < until, traces
+        pool = _find_taps(traces)
+        daemons = [line for line in traces["processes"] if "banger-root" in line or "banger.daemon" in line]
+        assert len(daemons) == 2, daemons
+        own = {
+            "links": {BRIDGE, *pool},
+            "processes": set(daemons),
+            "tables": {"bridge banger", "inet banger"},
+            "files": set(traces["files"]),
+            "cgroups": {CGROUPS},
+            "jails": {JAILS},
+            "namespaces": {OUTSIDE},
+        }
+        rest = {kind: sorted(set(found) - own.get(kind, set())) for kind, found in traces.items()}
+        return {kind: found for kind, found in rest.items() if found}
 
     def keep_logs(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -80,3 +146,13 @@ class Machine:
         for name, argv in _LOGS.items():
             done = self.lab.run(*argv, check=False, timeout_s=60)
             (directory / name).write_bytes(done.out + done.err)
+
+
+def _is_pool_full(traces: dict[str, list[str]]) -> bool:
+    """There is none without a bridge, which a helper takes down that finds nobody who needs it."""
+    wanted = POOL if BRIDGE in traces.get("links", ()) else 0
+    return len(_find_taps(traces)) == wanted
+
+
+def _find_taps(traces: dict[str, list[str]]) -> list[str]:
+    return [name for name in traces.get("links", ()) if name.startswith("bng-")]

@@ -11,7 +11,8 @@ def test_uninstall_is_refused_while_a_vm_runs_and_leaves_nothing_afterwards(lab)
     lab.banger("vm", "stop", "web")
     lab.banger("system", "uninstall", sudo=True)
     left = lab.traces()
-    assert set(left) == {"vms"}  # the stopped VM, which is alice's
+    assert set(left) == {"vms", "files"}  # the stopped VM, which is alice's
+    assert left["files"] == ["/usr/local/lib/banger"]  # Firecracker, which goes with a purge
     assert lab.sh("systemctl list-units --failed --no-legend --no-pager") == ""
     assert lab.sh("nft list ruleset") == ""
     assert "br-banger" not in lab.sh("resolvectl domain")

@@ -26,18 +26,15 @@ from banger.base.tasks import Supervisor
 from banger.model.vm import NetworkMode
 from banger.network.bridge import PRIVATE, BridgePlan
 from banger.privileged.client import HelperClient
-from banger.privileged.contract.requests import (
-    DESCRIPTORS_MAX,
+from banger.privileged.contract.base import DESCRIPTORS_MAX, Privileged, Reply, Request
+from banger.privileged.contract.network import (
     AdmitGuest,
     ApplyGuests,
     CreateTaps,
     DeleteTaps,
     EnsureBridge,
-    Privileged,
     ReleaseGuest,
     RemoveBridge,
-    Reply,
-    Request,
 )
 from banger.privileged.contract.values import Guest, Policy
 from banger.services.hostnet.bridge import Allowances, BridgeNetwork

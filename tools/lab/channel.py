@@ -1,7 +1,8 @@
 """Commands and files for the lab, over its virtio-serial port; several at once.
 
 Owns the connection and one thread that reads it. What the frames are is told in inside/agent.py. When the
-connection ends, everything that waits fails with ChannelError.
+connection ends, everything that waits fails with LabLost; so does what waits for a lab that has come to a standstill,
+which its emulator brings about now and then.
 """
 
 import json
@@ -10,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,10 +19,16 @@ from typing import Any, NamedTuple
 _GRACE_S = (
     60.0  # beyond a command's own deadline; the agent ends the command, so this is for a lab that hangs
 )
+_PULSE_S = 20.0  # how often a lab that owes an answer is asked for a sign of life
+_PULSE_DEADLINE_S = 90.0
 
 
 class ChannelError(Exception):
     """The lab cannot do it, or cannot be asked."""
+
+
+class LabLost(ChannelError):
+    """It has ended, or nobody in it answers any more."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +81,14 @@ class Channel:
     def greet(self, timeout_s: float) -> None:
         """Returns when the agent answers. What is still in the port from before is passed over."""
         self._nonce = secrets.token_hex(8)
-        self._result(self.submit("hello", nonce=self._nonce), timeout_s)
+        self._await(self.submit("hello", nonce=self._nonce), timeout_s)
 
     def submit(self, operation: str, body: bytes = b"", **request: Any) -> Future[Reply]:
         """Sends a request; the future gets its reply."""
         future: Future[Reply] = Future()
         with self._lock:
             if self._ended:
-                raise ChannelError("the lab has ended")
+                raise LabLost("the lab has ended")
             self._next += 1
             self._waiting[self._next] = future
             header = {"id": self._next, "op": operation, "body": len(body), **request}
@@ -107,13 +114,25 @@ class Channel:
         return Running(self, words, timeout_s, self.submit("run", stdin, **request))
 
     def _result(self, future: Future[Reply], timeout_s: float) -> Reply:
-        try:
-            reply = future.result(timeout_s)
-        except FutureTimeoutError as error:
-            raise ChannelError(f"the lab does not answer within {timeout_s:.0f} s") from error
+        until = time.monotonic() + timeout_s
+        while until - time.monotonic() > _PULSE_S and not wait((future,), _PULSE_S).done:
+            self._feel_pulse()
+        reply = self._await(future, until - time.monotonic())
         if "error" in reply.header:
             raise ChannelError(reply.header["error"])
         return reply
+
+    def _await(self, future: Future[Reply], timeout_s: float) -> Reply:
+        try:
+            return future.result(max(timeout_s, 0))
+        except FutureTimeoutError as error:
+            raise ChannelError(f"the lab does not answer within {timeout_s:.0f} s") from error
+
+    def _feel_pulse(self) -> None:
+        if not wait((self.submit("hello", nonce=self._nonce),), _PULSE_DEADLINE_S).done:
+            with self._lock:
+                self._ended = True
+            raise LabLost(f"the lab has come to a standstill: no sign of life for {_PULSE_DEADLINE_S:.0f} s")
 
     def _read(self) -> None:
         try:
@@ -126,7 +145,7 @@ class Channel:
                 self._ended = True
                 waiting, self._waiting = self._waiting, {}
             for future in waiting.values():
-                future.set_exception(ChannelError("the lab has ended"))
+                future.set_exception(LabLost("the lab has ended"))
 
     def _take(self, line: bytes) -> None:
         try:

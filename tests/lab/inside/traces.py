@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 PROGRAMS = ("qemu-system", "firecracker", "jailer", "banger-root", "banger.daemon")
-PLACES = ("/etc/banger", "/run/banger", "/run/banger-root", "/usr/local/lib/banger", "/srv/jailer")
+PLACES = ("/etc/banger", "/run/banger", "/run/banger-root", "/usr/local/lib/banger", "/var/lib/banger-root")
 
 
 def run(*argv):
@@ -14,14 +14,16 @@ def run(*argv):
 
 
 def processes():
-    """Virtual machine monitors and banger's own, by command line."""
+    """Virtual machine monitors and banger's own, by command line; dead ones that nobody has reaped, by name."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
+            name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
         except OSError:
             continue
-        line = b" ".join(words).decode("utf-8", "replace")
-        if int(entry.name) != os.getpid() and any(name in line for name in PROGRAMS):
+        dead = rest.split()[0] == "Z"
+        line = f"{name} (not reaped)" if dead else b" ".join(words).decode("utf-8", "replace")
+        if int(entry.name) != os.getpid() and any(program in line for program in PROGRAMS):
             yield line[:200]
 
 
@@ -53,11 +55,13 @@ def loops():
 
 
 def maps():
-    return [name for name in os.listdir("/dev/mapper") if name != "control"]
+    """By the kernel's own account: a map has no node below /dev/mapper until udev has made one."""
+    for device in Path("/sys/block").glob("dm-*"):
+        yield (device / "dm" / "name").read_text().strip()
 
 
 def namespaces():
-    return run("ip", "netns", "list").split()
+    return [line.split()[0] for line in run("ip", "netns", "list").splitlines()]
 
 
 def mounts():
@@ -70,8 +74,15 @@ def cgroups():
     """But for the two units' own."""
     for directory, names, _ in os.walk("/sys/fs/cgroup"):
         for name in names:
-            if ("banger" in name or "firecracker" in name) and not name.endswith(".service"):
-                yield f"{directory}/{name}"
+            path = f"{directory}/{name}"
+            if ("banger" in path or "firecracker" in path) and ".service" not in path:
+                yield path
+
+
+def jails():
+    """What is in the directory of jails, two levels of it: the program, the VM."""
+    place = Path("/var/lib/banger-root/jails")
+    return [str(path) for pattern in ("*", "*/*") for path in place.glob(pattern)]
 
 
 def files():
@@ -80,10 +91,17 @@ def files():
         yield from (str(path) for path in Path(place).rglob("*banger*") if str(path) not in PLACES)
 
 
+def sockets():
+    return map(str, Path("/run/banger/vms").glob("*"))
+
+
 def vms():
     for home in Path("/home").iterdir():
         yield from map(str, (home / ".local/state/banger/vms").glob("*"))
 
 
-KINDS = (processes, links, tables, elements, loops, maps, namespaces, mounts, cgroups, files, vms)
+KINDS = (
+    *(processes, links, tables, elements, loops, maps, namespaces, mounts),
+    *(cgroups, jails, files, sockets, vms),
+)
 print(json.dumps({kind.__name__: found for kind in KINDS if (found := sorted(kind()))}))

@@ -1,0 +1,174 @@
+"""What only Firecracker has: its jail, and root disks that are device-mapper snapshots.
+
+The tests build upon each other, because a boot takes ten seconds in there.
+"""
+
+import json
+
+import pytest
+from tests.lab.machine import CGROUPS, JAILS, Machine
+from tools.lab.channel import ChannelError
+
+MEMORY_MIB = 256
+SPARE_MIB = 128  # of a VMM's cgroup, beside the guest's memory
+LIMIT_MIB = 64
+# Looks from inside of the jail, as the VMM itself would.
+LOOK = """
+import json, os, sys
+pid = sys.argv[1]
+root = f"/proc/{pid}/root"
+print(json.dumps({
+    "files": sorted(os.path.relpath(os.path.join(where, name), root)
+                    for where, _, names in os.walk(root) for name in names),
+    "mounts": [line.split()[4] for line in open(f"/proc/{pid}/mountinfo")],
+    "own root": os.stat(root).st_ino != os.stat("/").st_ino,
+    "own mounts": os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"),
+    "cgroup": open(f"/proc/{pid}/cgroup").read().strip(),
+    "open": sorted({os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}),
+}))
+"""
+PROGRAMS = "for pid in $(cat {}); do if readlink /proc/$pid/exe >/dev/null; then echo $pid; fi; done"
+FILL = "dd if=/dev/zero of=/var/fill bs=1M count=200 conv=fsync"
+
+
+@pytest.fixture(scope="module")
+def box(lab: Machine) -> str:
+    lab.banger("vm", "create", "--name", "box", "--memory", f"{MEMORY_MIB}M")
+    return "box"
+
+
+def verdicts(lab: Machine) -> dict[str, tuple[str, str]]:
+    findings = lab.parse(lab.banger("doctor", "--json", check=False))["findings"]
+    return {finding["check"]: (finding["verdict"], finding["text"]) for finding in findings}
+
+
+def test_the_installation_is_whole(lab: Machine):
+    state = lab.json("system", "status")
+    assert state["problems"] == []
+    assert state["units"] == {"banger-root.service": "active", "banger.service": "active"}
+    assert {file["state"] for file in state["files"]} == {"intact"}
+    assert state["forwarding"] is True
+    assert lab.sh("systemctl is-system-running").strip() == "running"
+    assert lab.sh("systemctl is-enabled banger banger-root").split() == ["enabled", "enabled"]
+
+
+def test_firecracker_is_set_up_and_a_second_time_says_so(lab: Machine):
+    again = lab.banger("setup", "firecracker", sudo=True)
+    assert "already" in again.stdout + again.stderr
+    assert lab.sh("stat -c '%U %a' /usr/local/lib/banger/firecracker/*/*").split() == ["root", "755"] * 2
+
+
+def test_doctor_finds_nothing_but_the_missing_builder(lab: Machine, box: str):
+    """The lab has no way to a mirror, so mmdebstrap is not in it; images came with the payload."""
+    found = verdicts(lab)
+    assert {name: said for name, said in found.items() if said[0] != "pass"}.keys() == {"image tools"}
+    assert "a probe guest ran on KVM" in found["acceleration"][1]
+    assert "jailed" in found["firecracker"][1]
+    assert found["storage"][1].startswith("dm-snapshot for new VMs")
+
+
+def test_vm_show_says_what_a_vm_has(lab: Machine, box: str):
+    text = lab.banger("vm", "show", box).stdout
+    said = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())
+    }
+    uid = 0x70000000 + int(lab.vm(box)["id"], 16) % 0xFFE0000
+    assert said["jail"] == f"own uid {uid}, root directory, cgroup and seccomp filter"
+    assert "firecracker" in text
+    assert "dm-snapshot root disk" in text
+
+
+def test_a_vmm_sees_its_jail_and_nothing_else(lab: Machine, box: str):
+    vm = lab.vm(box)
+    seen = json.loads(lab.run("python3", "-I", "-S", "-c", LOOK, str(vm["runtime"]["pid"])).out)
+    assert seen["own root"]
+    assert seen["own mounts"]
+    assert seen["mounts"] == ["/"]
+    sockets = {"s/api.sock", "s/agent.sock", "s/agent.sock_1024", "s/vmm.log", "s/metrics.fifo"}
+    devices = {"dev/kvm", "dev/net/tun", "dev/urandom", "dev/userfaultfd"}
+    found = set(seen["files"])
+    assert {"firecracker", "s/api.sock", "s/agent.sock"} <= found
+    # Kernel, initramfs and disks are taken away once Firecracker has opened them.
+    assert found <= {"firecracker", "firecracker.pid"} | sockets | devices
+    assert seen["cgroup"] == f"0::/banger/{vm['id']}"
+    outside = [path for path in seen["open"] if path.startswith("/home/") and "serial.log" not in path]
+    assert outside == []
+
+
+def test_what_a_vmm_may_use_is_limited(lab: Machine, box: str):
+    vm = lab.vm(box)
+    cgroup = f"{CGROUPS}/{vm['id']}"
+    assert lab.sh(f"cat {cgroup}/memory.max") == f"{(MEMORY_MIB + SPARE_MIB) << 20}\n"
+    assert lab.sh(f"cat {cgroup}/pids.max") == "64\n"
+    # The kernel's own thread for the VM's large pages is in there as well, and has no program.
+    assert lab.sh(PROGRAMS.format(f"{cgroup}/cgroup.procs")) == f"{vm['runtime']['pid']}\n"
+    assert 0 < int(lab.sh(f"cat {cgroup}/memory.current")) <= (MEMORY_MIB + SPARE_MIB) << 20
+
+
+def test_nobody_but_root_gets_into_the_jail(lab: Machine, box: str):
+    for user in ("alice", "bob"):
+        with pytest.raises(ChannelError, match="Permission denied"):
+            lab.run("ls", JAILS, user=user)
+
+
+def test_a_guest_sees_its_own_disks_only(lab: Machine, box: str):
+    disks = lab.guest(box, "sh", "-c", "cd /sys/block && echo vd*").split()
+    assert disks in (["vda", "vdb"], ["vda", "vdb", "vdc"])
+    assert "ext4" in lab.guest(box, "findmnt", "--noheadings", "--output", "FSTYPE", "/")
+
+
+def test_the_host_looks_for_nothing_on_a_guests_disks(lab: Machine, box: str):
+    """udev would find the file systems there, and activate what looks like a volume."""
+    properties = lab.sh(
+        "udevadm settle; for disk in /sys/block/dm-* /sys/block/loop*; do udevadm info -q property $disk; done"
+    ).splitlines()
+    assert f"DM_NAME=banger-{lab.vm(box)['id']}" in properties
+    assert not [line for line in properties if line.startswith("ID_FS_")]
+
+
+def test_a_guest_that_fills_its_snapshot_harms_itself_only(lab: Machine, box: str):
+    """The layer is capped by the configuration; the kernel gives the snapshot up when it is full."""
+    boot_id = lab.boot_id(box)
+    lab.configure(f'snapshot_limit = "{LIMIT_MIB}M"\n')
+    lab.banger("vm", "create", "--name", "glutton", "--memory", f"{MEMORY_MIB}M")
+    lab.guest("glutton", "sh", "-c", "echo kept > /root/note; sync")
+    vm = lab.vm("glutton")
+    lab.banger("vm", "exec", "glutton", "--", "sh", "-c", FILL, check=False)
+    failed = lab.wait_state("glutton", "error")
+    assert f"{LIMIT_MIB}" in failed["error"]["message"]
+    assert "snapshot_limit" in failed["error"]["hint"]
+    assert not [line for found in lab.traces().values() for line in found if f"banger-{vm['id']}" in line]
+    lab.refused("vm", "start", "glutton", says="has changed more than", hint="snapshot_limit")
+    work = lab.json("vm", "show", "glutton")["directory"] + "/work.img"
+    assert lab.run("debugfs", "-R", "cat /note", work).stdout == "kept\n"
+    assert lab.boot_id(box) == boot_id
+    assert lab.guest(box, "sh", "-c", "echo fine > /etc/note; sync; cat /etc/note") == "fine\n"
+    assert lab.sh("systemctl is-system-running").strip() == "running"
+    lab.banger("vm", "delete", "glutton")
+    lab.configure("")
+
+
+def test_an_unjailed_firecracker_is_said_to_be_one(lab: Machine, box: str):
+    boot_id = lab.boot_id(box)
+    lab.configure("jailer_enabled = false\n")
+    found = verdicts(lab)
+    assert found["jail"][0] == "warn"
+    assert "jailer_enabled = false" in found["jail"][1]
+    assert lab.boot_id(box) == boot_id  # one that is in a jail stays there
+    done = lab.banger("vm", "create", "--name", "bare", "--memory", f"{MEMORY_MIB}M")
+    shown = lab.json("vm", "show", "bare")
+    assert (shown["posture"]["backend"], shown["vm"]["root_driver"]) == ("firecracker", "copy"), str(done)
+    assert shown["posture"]["jail"].startswith("none")
+    uid = lab.sh(f"stat -c %U /proc/{shown['vm']['runtime']['pid']}").strip()
+    assert uid == "alice"
+    lab.guest("bare", "sh", "-c", "echo kept > /etc/note; sync")
+    lab.banger("vm", "stop", "bare")
+    lab.banger("vm", "start", "bare")
+    assert lab.guest("bare", "cat", "/etc/note") == "kept\n"
+    lab.banger("vm", "delete", "--force", "bare")
+
+
+def test_nothing_of_all_is_left(lab: Machine, box: str):
+    lab.configure("")
+    lab.banger("vm", "delete", "--force", box)
+    assert lab.leftovers() == {}
