@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = ("qemu-system", "firecracker", "jailer", "banger-root", "banger.daemon")
@@ -57,7 +58,8 @@ def loops():
 def maps():
     """By the kernel's own account: a map has no node below /dev/mapper until udev has made one."""
     for device in Path("/sys/block").glob("dm-*"):
-        yield (device / "dm" / "name").read_text().strip()
+        with suppress(FileNotFoundError):  # gone meanwhile
+            yield (device / "dm" / "name").read_text().strip()
 
 
 def namespaces():
