@@ -5,8 +5,10 @@ Owns the context variable that carries the operation id from dispatch to every r
 
 import json
 import logging
+import os
 import time
 from contextvars import ContextVar
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -36,12 +38,25 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+class _PrivateFile(RotatingFileHandler):
+    """0600 from its first byte on, whatever the umask says."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(
+            self.baseFilename,
+            "a",
+            encoding=self.encoding,
+            errors=self.errors,
+            opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600),
+        )
+
+
 def start_logging(level: str, path: Path | None) -> None:
     """Sends every record to the file, or to stderr when there is none. At 16 MiB the file is renewed; two old
     ones are kept."""
     handler: logging.Handler = logging.StreamHandler()
     if path is not None:
-        handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8")
+        handler = _PrivateFile(path, maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8")
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

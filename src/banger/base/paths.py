@@ -12,6 +12,9 @@ from typing import NamedTuple
 SYSTEM_RUNTIME = "/run/banger"  # belongs to its owner
 ROOT_SOCKET = "/run/banger-root/root.sock"  # the root helper's
 ROOT_PROGRAM = "/usr/local/lib/banger/banger-root"  # what runs as root
+ROOT_FIRECRACKER = "/usr/local/lib/banger/firecracker"  # what root runs, by version
+SYSTEM_CONFIG = "/etc/banger"
+INSTALL_RECORD = SYSTEM_CONFIG + "/install.json"
 
 
 class Paths(NamedTuple):

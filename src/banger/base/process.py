@@ -162,3 +162,10 @@ async def run(
             detail=render_failure(argv, status, stderr),
         )
     return Completed(argv, status, stdout, stderr)
+
+
+def run_blocking(
+    argv: Argv, *, timeout_s: float, cwd: Path | None = None, extra_env: Mapping[str, str] | None = None
+) -> Completed:
+    """As `run`, for who works in a thread, where no event loop runs."""
+    return asyncio.run(run(argv, timeout_s=timeout_s, cwd=cwd, extra_env=extra_env))

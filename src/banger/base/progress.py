@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Progress(Protocol):
@@ -16,6 +16,20 @@ class Progress(Protocol):
 
     def tell(self, detail: str) -> None:
         """One line about the current stage: what it waits for, how far it is."""
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """A Progress that keeps a record, in which it notes what the work is about."""
+
+    def name_object(self, object_id: str, name: str = "") -> None: ...
+
+
+def name_object(progress: Progress, object_id: str, name: str = "") -> None:
+    """Tells which object the work is about as soon as that is settled: what is recorded by then is what a later
+    daemon can judge by, should this one die. Where nobody keeps a record, nothing happens."""
+    if isinstance(progress, Naming):
+        progress.name_object(object_id, name)
 
 
 class Silent:

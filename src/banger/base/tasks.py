@@ -5,9 +5,11 @@ A TaskGroup would end everything when one task fails; here tasks are independent
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+
+from banger.base.locks import hold_none
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -27,11 +29,28 @@ async def beside(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
             _log.info("what ran beside a call failed", extra={"why": str(error)})
 
 
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """As asyncio.to_thread, but a cancelled caller waits for the thread: whoever then undoes what it did finds it
+    done, not being done."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.wait((work,))
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        work.exception()
+        raise asyncio.CancelledError
+    return work.result()
+
+
 class Supervisor:
     """Use as an async context manager: leaving cancels what still runs and waits for it."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._awaited: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> "Supervisor":
         return self
@@ -44,16 +63,26 @@ class Supervisor:
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Runs in the background. A failure that nobody waits for is logged."""
+        with hold_none():
+            return self._begin(work, name)
+
+    async def finish(self, work: Coroutine[Any, Any, T], *, name: str) -> T:
+        """Waits for work that must not be left half-done: a cancelled caller leaves, the work goes on.
+        A failure is the caller's; it is logged when that has left."""
+        task = self._begin(work, name)
+        self._awaited.add(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._awaited.discard(task)
+
+    def _begin(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    async def finish(self, work: Coroutine[Any, Any, T], *, name: str) -> T:
-        """Waits for work that must not be left half-done: a cancelled caller leaves, the work goes on."""
-        return await asyncio.shield(self.start(work, name=name))
-
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None and task not in self._awaited:
             _log.info("a background task failed", extra={"task": task.get_name(), "why": str(error)})

@@ -1,92 +1,28 @@
-"""The configuration file's meaning: every key, its default and its check. Pure; reading is the daemon's.
+"""The configuration file's meaning: its text as a Config, or a refusal that says where. Pure; reading is the daemon's.
 
 Unknown keys and bad values are refused with file, line and key; what a VM may not have, its defaults may not.
 """
 
 import re
 import tomllib
-from collections.abc import Callable
-from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from banger.base.problem import Problem, bad_request
-from banger.base.units import MIB, parse_size, render_size
-from banger.model.image import DEFAULT_IMAGE
-from banger.model.kernel import DEFAULT_KERNEL
-from banger.model.machine import DISK_BYTES_MIN, MEMORY_MIB_MIN, OVERLAY_BYTES_MAX
-from banger.model.names import validate_material_name
-from banger.model.network import (
-    DEFAULT_BRIDGE,
-    DEFAULT_CIDR,
-    parse_bridge_cidr,
-    parse_network,
-    validate_bridge_name,
-)
-from banger.model.sizing import Asked
-from banger.model.vm import VmSpec, validate_spec
+from banger.model.config_checks import EXAMPLES, Path, list_checks
+from banger.model.config_keys import Config, FileSync, LimitKeys, Opencode, VmDefaults
 
+__all__ = ["Config", "FileSync", "LimitKeys", "Opencode", "VmDefaults", "parse_config"]
 
-class VmDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Sizes for VMs whose command line names none. Text as for the flags: `memory = "2G"`."""
-
-    vcpu: int | None = None
-    memory: str | int | None = None
-    disk_size: str | int | None = None
-    system_overlay_size: str | int | None = None
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The keys of config.toml. Every one is optional."""
-
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    vmm: Literal["auto", "firecracker", "qemu"] = "auto"
-    qemu_bin: str | None = None
-    firecracker_bin: str | None = None
-    jailer_bin: str | None = None
-    jailer_enabled: bool = True
-    storage_driver: Literal["auto", "dm-snapshot", "qcow2", "reflink", "copy"] = "auto"
-    snapshot_limit: str | int | None = None
-    ssh_key_path: str | None = None
-    default_image: str = DEFAULT_IMAGE
-    default_kernel: str = DEFAULT_KERNEL
-    network: Literal["auto", "bridge", "user"] = "auto"
-    bridge_name: str = DEFAULT_BRIDGE
-    bridge_cidr: str = DEFAULT_CIDR
-    tap_pool_size: Annotated[int, msgspec.Meta(ge=0, le=64)] = 4
-    allow_networks: tuple[str, ...] = ()
-    allow_host_ports: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
-    allow_guests: bool = False
-    vm_defaults: VmDefaults = VmDefaults()
-
-    @property
-    def asked_sizes(self) -> Asked:
-        values = {key: getattr(self.vm_defaults, key) for key in _SIZES}
-        return Asked(**{_SIZES[key].field: _SIZES[key].read(v) for key, v in values.items() if v is not None})
-
-    @property
-    def snapshot_limit_bytes(self) -> int | None:
-        return None if self.snapshot_limit is None else _read_bytes(self.snapshot_limit)
-
-
-def _read_bytes(value: str | int) -> int:
-    return parse_size(str(value))
-
-
-class _Size(NamedTuple):
-    """The field of Asked and VmSpec that a key is about, and how its value is read."""
-
-    field: str
-    read: Callable[[str | int], int]
-
-
-_SIZES = {
-    "vcpu": _Size("vcpus", int),
-    "memory": _Size("memory_mib", lambda value: _read_bytes(value) // MIB),
-    "disk_size": _Size("disk_size_bytes", _read_bytes),
-    "system_overlay_size": _Size("system_overlay_size_bytes", _read_bytes),
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "vm_defaults": VmDefaults,
+    "limits": LimitKeys,
+    "file_sync": FileSync,
+    "opencode": Opencode,
 }
+_LISTS = frozenset({"file_sync"})  # of tables
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 
 def parse_config(text: str, *, file: str) -> Config:
@@ -98,122 +34,82 @@ def parse_config(text: str, *, file: str) -> Config:
     try:
         config = msgspec.convert(data, Config)
     except msgspec.ValidationError as error:
-        found = _explain(str(error))
-        raise _refused(file, text, *found) from error
-    for key, check in _CHECKS.items():
+        raise _refused(file, text, _explain(str(error))) from error
+    for path, check in list_checks(config):
         try:
             check(config)
         except Problem as problem:
-            raise _refused(file, text, key, problem.brief, problem.hint or _example(key)) from problem
+            refusal = _Refusal(path, problem.brief, problem.hint or _example(path))
+            raise _refused(file, text, refusal) from problem
     return config
 
 
-# ---- values that their types do not hold to account
-
-
-def _check_program(config: Config, key: str) -> None:
-    path = getattr(config, key)
-    if path is not None and not path.startswith("/"):
-        raise bad_request(f"{path!r} is not an absolute path")
-
-
-def _check_snapshot_limit(config: Config) -> None:
-    limit = config.snapshot_limit_bytes
-    if limit is not None and not DISK_BYTES_MIN <= limit <= OVERLAY_BYTES_MAX:
-        raise bad_request(
-            f"{render_size(limit)} are no limit for a root disk's changes",
-            hint=f"snapshot_limit takes 64M to {OVERLAY_BYTES_MAX >> 40}T, for example 4G",
-        )
-
-
-def _check_ssh_key_path(config: Config) -> None:
-    if config.ssh_key_path is not None and not config.ssh_key_path.startswith(("/", "~/")):
-        raise bad_request(f"{config.ssh_key_path!r} is neither absolute nor below ~/")
-
-
-def _check_size(config: Config, key: str) -> None:
-    """A VM of this size, and of the smallest otherwise, must be one that `validate_spec` lets pass."""
-    value = getattr(config.vm_defaults, key)
-    if value is not None:
-        size = _SIZES[key]
-        validate_spec(msgspec.structs.replace(_SMALLEST, **{size.field: size.read(value)}))
-
-
-_SMALLEST = VmSpec(
-    image="",
-    kernel="",
-    vcpus=1,
-    memory_mib=MEMORY_MIB_MIN,
-    disk_size_bytes=DISK_BYTES_MIN,
-    system_overlay_size_bytes=DISK_BYTES_MIN,
-)
-_CHECKS: dict[str, Callable[[Config], object]] = {
-    **{key: partial(_check_program, key=key) for key in ("qemu_bin", "firecracker_bin", "jailer_bin")},
-    "snapshot_limit": _check_snapshot_limit,
-    "ssh_key_path": _check_ssh_key_path,
-    "default_image": lambda config: validate_material_name("image", config.default_image),
-    "default_kernel": lambda config: validate_material_name("kernel", config.default_kernel),
-    "bridge_name": lambda config: validate_bridge_name(config.bridge_name),
-    "bridge_cidr": lambda config: parse_bridge_cidr(config.bridge_cidr),
-    "allow_networks": lambda config: [parse_network(text) for text in config.allow_networks],
-    **{key: partial(_check_size, key=key) for key in _SIZES},
-}
-_EXAMPLES = {
-    "log_level": '"info", "debug", "warning" or "error"',
-    "vmm": '"auto", "firecracker" or "qemu"',
-    "qemu_bin": '"/usr/bin/qemu-system-x86_64"',
-    "firecracker_bin": '"/opt/firecracker/firecracker"',
-    "jailer_bin": '"/opt/firecracker/jailer"',
-    "jailer_enabled": "true",
-    "storage_driver": '"auto", "dm-snapshot", "qcow2", "reflink" or "copy"',
-    "snapshot_limit": '"4G"',
-    "ssh_key_path": '"~/.ssh/banger"',
-    "default_image": f'"{DEFAULT_IMAGE}"',
-    "default_kernel": f'"{DEFAULT_KERNEL}"',
-    "network": '"auto", "bridge" or "user"',
-    "bridge_name": f'"{DEFAULT_BRIDGE}"',
-    "bridge_cidr": f'"{DEFAULT_CIDR}"',
-    "tap_pool_size": "4",
-    "allow_networks": '["192.168.1.0/24"]',
-    "allow_host_ports": "[5432]",
-    "allow_guests": "true",
-    "vcpu": "2",
-    "memory": '"2G"',
-    "disk_size": '"20G"',
-    "system_overlay_size": '"10G"',
-}
-
-
-# ---- what is wrong, and where
-
-
 class _Refusal(NamedTuple):
-    key: str
+    path: Path
     reason: str
     hint: str
 
 
 def _explain(message: str) -> _Refusal:
     """Out of msgspec's message, which ends in the path: `… - at `$.vm_defaults.vcpu``."""
-    reason, _, path = message.partition(" - at ")
-    place = path.strip("`")
+    reason, _, place = message.partition(" - at ")
+    path: Path = tuple(name or int(index) for name, index in _STEP.findall(place.strip("`$")))
     if unknown := re.search(r"unknown field `([^`]+)`", reason):
-        section: Any = VmDefaults if place.endswith(".vm_defaults") else Config
-        table = "[vm_defaults] has" if section is VmDefaults else "there are"
-        keys = ", ".join(section.__struct_fields__)
-        return _Refusal(unknown.group(1), "is no key that banger knows", f"{table} {keys}")
-    key = place.rpartition(".")[2].partition("[")[0]  # an entry of a list is its key's matter
-    return _Refusal(key, reason[:1].lower() + reason[1:], _example(key))
+        return _Refusal((*path, unknown[1]), "is no key that banger knows", _list_keys(path, unknown[1]))
+    if missing := re.search(r"missing required field `([^`]+)`", reason):
+        return _Refusal(path, f"{missing[1]} is missing", _example((*path, missing[1])))
+    return _Refusal(path, reason[:1].lower() + reason[1:], _example(path))
 
 
-def _example(key: str) -> str:
-    return f"for example {key} = {_EXAMPLES[key]}" if key in _EXAMPLES else f"it is a table: [{key}]"
+def _list_keys(path: Path, unknown: str) -> str:
+    """One that is spelled almost so comes first."""
+    from difflib import get_close_matches  # for who has mistyped only: the daemon's start has no time for it
+
+    table = _TABLES.get(str(path[0])) if path else None
+    fields = (table or Config).__struct_fields__
+    keys = ", ".join(fields)
+    all_keys = f"{_header(str(path[0]))} has {keys}" if table else f"there are {keys}"
+    close = get_close_matches(unknown, fields, n=1)
+    return f"did you mean {close[0]}? {all_keys}" if close else all_keys
 
 
-def _refused(file: str, text: str, key: str, reason: str, hint: str) -> Problem:
-    """`key` is looked for where TOML may have it: before `=`, in a header, in an inline table, dotted."""
+def _example(path: Path) -> str:
+    key = _name(path)
+    return f"for example {key} = {EXAMPLES[key]}" if key in EXAMPLES else f"it is a table: {_header(key)}"
+
+
+def _header(table: str) -> str:
+    return f"[[{table}]]" if table in _LISTS else f"[{table}]"
+
+
+def _name(path: Path) -> str:
+    """An entry of a list is its key's matter."""
+    return next((step for step in reversed(path) if isinstance(step, str)), "")
+
+
+def _refused(file: str, text: str, refusal: _Refusal) -> Problem:
+    key = _name(refusal.path)
+    return bad_request(f"{file}:{_find_line(text, refusal.path)}: {key}: {refusal.reason}", hint=refusal.hint)
+
+
+def _find_line(text: str, path: Path) -> int:
+    """Where the key is, in its own table if that has a header, else wherever TOML may have it."""
+    lines = text.splitlines()
+    begin, end = 0, len(lines)
+    if path and path[0] in _TABLES:
+        header = re.compile(rf"\s*\[\[?\s*[\"']?{path[0]}[\"']?\s*\]")
+        headers = [number for number, line in enumerate(lines) if header.match(line)]
+        wanted = next((step for step in path if isinstance(step, int)), 0)
+        if wanted < len(headers):
+            begin = headers[wanted]
+            after = (n for n in range(begin + 1, len(lines)) if re.match(r"\s*\[", lines[n]))
+            end = next(after, len(lines))
+    found = _find_key(lines[begin:end], _name(path))
+    return begin + 1 + (found or 0)
+
+
+def _find_key(lines: list[str], key: str) -> int | None:
+    """Before `=`, in a header, in an inline table, dotted; not in a comment."""
     pattern = re.compile(rf"(?:^|[\s\[{{,.\"']){re.escape(key)}[\"']?\s*[=\].]")
     comment = re.compile(r"(?:^|\s)#")
-    lines = enumerate(text.splitlines(), 1)
-    line = next((number for number, line in lines if pattern.search(comment.split(line)[0])), 1)
-    return bad_request(f"{file}:{line}: {key}: {reason}", hint=hint)
+    return next((number for number, line in enumerate(lines) if pattern.search(comment.split(line)[0])), None)

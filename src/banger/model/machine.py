@@ -84,7 +84,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     kernel_arguments: tuple[str, ...]
     disks: tuple[Disk, ...]
     network: Network | None
-    agent_channel: str  # the name of the guest's virtio-serial port
+    agent_channel: str = ""  # the name of the guest's virtio-serial port
 
 
 def validate_machine(machine: Machine) -> None:

@@ -1,7 +1,7 @@
 """Names of VMs, images and kernels, ids and references. Pure: randomness comes from the caller."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from banger.base.problem import Code, Outcome, Problem, bad_request, not_found
@@ -10,6 +10,8 @@ ID_LENGTH = 12
 _MAX_LABEL = 63
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _HEX = frozenset("0123456789abcdef")
+_LABELS_MAX, _KEY_MAX, _VALUE_MAX = 64, 63, 255
+_LABEL_KEY = re.compile(r"[A-Za-z0-9._/-]+")
 _MATERIAL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 ADJECTIVES = (
@@ -94,3 +96,21 @@ def resolve_reference(untrusted_reference: str, known: Iterable[Named], *, what:
             outcome=Outcome.NOT_STARTED,
         )
     return candidates[0].id
+
+
+def validate_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Keys of letters, digits and `._/-`, values of one line. Raises `bad_request`."""
+    if len(labels) > _LABELS_MAX:
+        raise bad_request(f"{len(labels)} labels are too many", hint=f"a VM has at most {_LABELS_MAX}")
+    for key, value in labels.items():
+        if not 1 <= len(key) <= _KEY_MAX or not _LABEL_KEY.fullmatch(key):
+            raise bad_request(
+                f"{key[:80]!r} is no key of a label",
+                hint=f"1 to {_KEY_MAX} letters, digits, '.', '_', '/', '-', for example team=blue",
+            )
+        if len(value) > _VALUE_MAX or not value.isprintable():
+            raise bad_request(
+                f"the value of the label {key} is too long or has control characters",
+                hint=f"at most {_VALUE_MAX} characters on one line",
+            )
+    return dict(labels)

@@ -45,18 +45,33 @@ def check_together(forwards: tuple[PortForward, ...]) -> None:
     if len(forwards) > PORTS_MAX:
         raise bad_request(f"{len(forwards)} published ports are more than {PORTS_MAX}")
     for index, one in enumerate(forwards):
-        for other in forwards[:index]:
-            same = (one.protocol, one.host_port) == (other.protocol, other.host_port)
-            if same and (
-                one.host_address == other.host_address or ANY in (one.host_address, other.host_address)
-            ):
-                raise bad_request(f"{render_publish(one)} and {render_publish(other)} want the same port")
+        if (other := find_rival(one, forwards[:index])) is not None:
+            raise bad_request(
+                f"{render_publish(one)} and {render_publish(other)} want the same port",
+                hint=f"leave one out, or choose another port of the host than {one.host_port}",
+            )
+
+
+def find_rival(port: PortForward, others: Iterable[PortForward]) -> PortForward | None:
+    """The first that wants the same port of the host."""
+    for other in others:
+        same = (port.protocol, port.host_port) == (other.protocol, other.host_port)
+        if same and (
+            port.host_address == other.host_address or ANY in (port.host_address, other.host_address)
+        ):
+            return other
+    return None
 
 
 def render_publish(forward: PortForward) -> str:
     """As it would be written, the address always named."""
     suffix = "" if forward.protocol == "tcp" else f"/{forward.protocol}"
     return f"{forward.host_address}:{forward.host_port}:{forward.guest_port}{suffix}"
+
+
+def render_short(forward: PortForward) -> str:
+    """As it would be written: without loopback's address, which is meant where none is named."""
+    return render_publish(forward).removeprefix(f"{LOOPBACK}:")
 
 
 def _parse_port(text: str, whole: str) -> int:

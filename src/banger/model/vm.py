@@ -16,6 +16,7 @@ from banger.model.machine import (
     VCPUS_MAX,
     PortForward,
 )
+from banger.model.moment import Moment, Ttl
 from banger.model.storage import StorageDriver
 
 
@@ -31,6 +32,7 @@ class VmState(Enum):
 LOOPBACK = "127.0.0.1"
 _JAIL_UIDS_FIRST, _JAIL_UIDS = 0x70000000, 0xFFE0000
 STARTABLE = frozenset({VmState.CREATED, VmState.STOPPED, VmState.ERROR})
+_FOLLOW = "banger operation list --running"  # what makes a VM leave its passing states
 LIVE = frozenset({VmState.STARTING, VmState.RUNNING, VmState.STOPPING})
 
 
@@ -67,7 +69,8 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True):
 class VmRuntime(msgspec.Struct, frozen=True, kw_only=True):
     """The identity of a running VM, written before it is used, so that cleanup can find it again.
 
-    `address` and `ssh_port` are where the host reaches its sshd."""
+    `address` and `ssh_port` are where the host reaches its sshd; `host_boot` is the boot of the host in which `pid`
+    means something."""
 
     backend: str
     pid: int
@@ -83,6 +86,16 @@ class VmRuntime(msgspec.Struct, frozen=True, kw_only=True):
     address: str = LOOPBACK
     ssh_port: int = 0
     boot_id: str = ""
+    host_boot: str = ""
+    started_at: str = ""
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """Something of the host that a VM has, or may have: written before it is taken, dropped after it was given back.
+    `what` is all that the step's undo needs beside the row, whoever it is that undoes."""
+
+    step: str
+    what: dict[str, str] = {}
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +111,9 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Between the row's writing and `prepared`, and from `removing` on, what is on disk may be half of it; a
     daemon that finds such a row removes the rest. `image_directory` is the very build that root stands on.
-    `ssh_port` (user mode) and `address` (bridge) stay the VM's across restarts.
+    `ssh_port` (user mode) and `address` (bridge) stay the VM's across restarts. `holds` in the order of their taking.
+    `warnings` are what the last start had to leave out. `stopped_because` says why a VM was stopped that nobody
+    asked to stop; empty while it runs.
     """
 
     id: str
@@ -122,6 +137,16 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
     ssh_port: int = 0
     address: str = ""
     root_driver: StorageDriver = StorageDriver.QCOW2
+    holds: tuple[Hold, ...] = ()
+    touched: Moment | None = None
+    ttl: Ttl | None = None
+    warnings: tuple[str, ...] = ()
+    stopped_because: str = ""
+
+    @property
+    def ends_with_command(self) -> bool:
+        """Whether nothing but its first command, or the end of its daemon, will ever end it."""
+        return self.ephemeral and self.ttl is None
 
 
 def validate_spec(spec: VmSpec) -> VmSpec:
@@ -153,16 +178,28 @@ def derive_jail_uid(vm_id: str) -> int:
 
 def require_running(vm: VmRecord) -> VmRecord:
     if vm.state is not VmState.RUNNING:
-        raise Problem(
-            Code.NOT_RUNNING,
-            f"{vm.name} is {vm.state.value}",
-            hint=f"banger vm start {vm.name}",
-            outcome=Outcome.NOT_STARTED,
-        )
+        hint = f"banger vm start {vm.name}" if vm.state in STARTABLE else _FOLLOW
+        if vm.state is VmState.ERROR:
+            hint = f"banger vm logs --source vmm {vm.name}"
+        brief = f"{vm.name} {render_state(vm)}"
+        raise Problem(Code.NOT_RUNNING, brief, hint=hint, outcome=Outcome.NOT_STARTED)
     return vm
 
 
+def render_state(vm: VmRecord) -> str:
+    """What there is to be said of it, after its name."""
+    if vm.state is VmState.CREATED:
+        return "has never been started"
+    if vm.state is VmState.ERROR:
+        reason = (vm.error or {}).get("message")
+        return f"ended unexpectedly: {reason}" if reason else "ended unexpectedly"
+    return f"is {vm.state.value}"
+
+
 def require_startable(vm: VmRecord) -> VmRecord:
+    if vm.removing:
+        raise conflict(f"{vm.name} is being removed", hint=f"banger vm delete {vm.name}")
     if vm.state not in STARTABLE:
-        raise conflict(f"{vm.name} is {vm.state.value} already")
+        hint = f"banger vm show {vm.name}" if vm.state is VmState.RUNNING else _FOLLOW
+        raise conflict(f"{vm.name} is {vm.state.value} already", hint=hint)
     return vm

@@ -1,5 +1,6 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_directory_that_others_may_enter_is_refused(tmp_path):
 def test_a_link_to_a_private_directory_is_refused(tmp_path):
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to("real")
-    with pytest.raises(Problem, match="not a directory"):
+    with pytest.raises(Problem, match="symbolic link to real"):
         files.ensure_private_directory(tmp_path / "link")
 
 
@@ -86,3 +87,30 @@ def test_removing_a_tree_does_not_follow_links(tmp_path):
     files.remove_tree(ours)
     assert not ours.exists()
     assert (outside / "precious").read_text() == "kept"
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to("outside")])
+def test_what_is_no_directory_is_removed_under_its_name(tmp_path, make):
+    (tmp_path / "outside").mkdir()
+    make(tmp_path / "ours")
+    files.remove_tree(tmp_path / "ours")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["outside"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EIO])
+def test_what_cannot_be_looked_at_takes_no_room(tmp_path, monkeypatch, number):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert files.allocated_bytes(tmp_path) == 0
+
+
+def test_a_link_on_the_way_is_refused_but_for_the_systems(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(Problem, match="on the way") as caught:
+        files.refuse_links(tmp_path / "link" / "run")
+    assert caught.value.hint == f"export BANGER_RUNTIME_DIR={tmp_path}/real/run"
+    files.refuse_links(tmp_path / "real" / "run")
+    files.refuse_links(Path("/var/run/banger"))

@@ -1,7 +1,8 @@
 import pytest
 
 from banger.base.problem import Problem
-from banger.base.units import GIB, MIB, TIB, parse_size, render_size
+from banger.base.units import GIB, MIB, TIB, parse_duration, parse_size, render_duration, render_size
+from banger.cli.values import parse_duration as parse_word
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,43 @@ def test_what_is_no_size_is_refused_with_an_example(text):
 )
 def test_sizes_read_well(size, text):
     assert render_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("250ms", 0.25), ("2d", 172800), ("0s", 0)],
+)
+def test_durations_are_read_as_the_command_line_reads_them(text, seconds):
+    assert parse_duration(text) == pytest.approx(seconds)
+    assert parse_word(text, "--ttl") == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "s", "1.5h", "-1s", "1w", "1 h", "9" * 400 + "s", "\N{ARABIC-INDIC DIGIT ONE}s"]
+)
+def test_what_is_no_duration_is_refused_with_an_example(text):
+    with pytest.raises(Problem) as caught:
+        parse_duration(text)
+    assert "1h30m" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.4, "0s"),
+        (45, "45s"),
+        (600, "10m"),
+        (5400, "1h30m"),
+        (7200, "2h"),
+        (90061, "1d1h"),
+        (86460, "1d"),
+    ],
+)
+def test_durations_read_well(seconds, text):
+    assert render_duration(seconds) == text
+
+
+def test_a_number_without_end_is_no_size():
+    with pytest.raises(Problem):
+        parse_size("9" * 400)

@@ -129,3 +129,17 @@ def test_good_values_of_every_key_are_taken():
 def test_what_is_no_toml_says_where():
     with pytest.raises(Problem, match=r"c\.toml.*line 1"):
         parse_config("= 3", file="c.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('netwrok = "user"', "did you mean network? there are log_level"),
+        ("[vm_defaults]\nmemroy = 1", "did you mean memory? [vm_defaults] has vcpu"),
+        ("quite_another = 1", "there are log_level"),
+    ],
+)
+def test_a_key_that_is_almost_one_comes_first(text, hint):
+    with pytest.raises(Problem) as refused:
+        parse_config(text, file="config.toml")
+    assert refused.value.hint.startswith(hint)

@@ -102,6 +102,7 @@ def test_two_that_want_one_port_are_refused(texts):
     with pytest.raises(Problem, match="want the same port") as caught:
         parse_all(texts)
     assert caught.value.code is Code.BAD_REQUEST
+    assert caught.value.hint.startswith("leave one out, or choose another port of the host than ")
     assert all(render_publish(parse_publish(text)) in caught.value.brief for text in (texts[0], texts[-1]))
 
 
