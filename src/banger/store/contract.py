@@ -8,7 +8,7 @@ damaged or newer database.
 from collections.abc import Sequence
 from typing import Protocol
 
-from banger.model.operation import Operation
+from banger.model.operation import Operation, Selection
 from banger.model.vm import VmRecord
 
 
@@ -34,11 +34,12 @@ class OperationRepository(Protocol):
 
     def find(self, operation_id: str) -> Operation | None: ...
 
-    def list(self, limit: int) -> Sequence[Operation]:
-        """The newest first."""
+    def list(self, limit: int | None, selection: Selection = ...) -> Sequence[Operation]:
+        """Those meant, the newest first; without a limit all of them."""
 
-    def prune(self, keep: int) -> None:
-        """Drops all but the newest `keep` finished operations."""
+    def prune(self, keep: int, before: str) -> None:
+        """Drops all but the newest `keep` that have ended, and whatever ended before a time. One whose outcome is
+        unknown is dropped by its age only, one that runs never."""
 
 
 class Store(Protocol):

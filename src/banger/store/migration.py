@@ -36,22 +36,28 @@ def read_migrations(directory: Path = _DIRECTORY) -> list[Migration]:
 
 def apply_migrations(connection: sqlite3.Connection, migrations: Sequence[Migration], path: Path) -> None:
     """Applies what is missing. Raises `unavailable` when the file knows migrations that we do not."""
+    for migration in find_missing(connection, migrations, path):
+        _apply(connection, migration)
+
+
+def find_missing(
+    connection: sqlite3.Connection, migrations: Sequence[Migration], path: Path
+) -> list[Migration]:
+    """What has not been applied yet. Raises `unavailable` when the file knows migrations that we do not."""
     applied = _read_applied(connection)
     known = {migration.number: migration for migration in migrations}
     for number, checksum in applied.items():
         if number not in known:
             raise unavailable(
                 f"the database {path} is newer than this banger (schema {number}, here {len(known)})",
-                hint="update banger",
+                hint="python3 -m pip install --upgrade banger",
             )
         if known[number].checksum != checksum:
             raise unavailable(
                 f"the database {path} was made by another build of banger (migration {number} differs)",
-                hint="use the build that made it",
+                hint=f"mv {path} {path}.other",
             )
-    for migration in migrations:
-        if migration.number not in applied:
-            _apply(connection, migration)
+    return [migration for migration in migrations if migration.number not in applied]
 
 
 def _read_applied(connection: sqlite3.Connection) -> dict[int, str]:

@@ -1,41 +1,75 @@
 """The store in one SQLite file: WAL, synchronous=NORMAL, one writer, every call one short transaction.
 
 Owns the connection. With NORMAL a power failure may lose the last transactions but never tears the file
-(https://www.sqlite.org/pragma.html#pragma_synchronous). A file that is damaged or newer than this program is
-refused and left as it is.
+(https://www.sqlite.org/pragma.html#pragma_synchronous); `durability` shortens that to the last few milliseconds. A file
+that is damaged or newer than this program is refused and left as it is. A commit that finds the disk full is
+tried again in the log's own blocks, then with the room of `reserve`: what makes room must be recorded first.
 """
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
 from banger.base.problem import Code, Outcome, Problem, conflict, unavailable
-from banger.model.operation import Operation, OperationState
+from banger.model.operation import Operation, Selection
 from banger.model.vm import VmRecord
+from banger.store.durability import LogSync
 from banger.store.migration import Migration, apply_migrations, read_migrations
+from banger.store.remembered import RememberedVms
+from banger.store.reserve import Reserve
 
 _BUSY_TIMEOUT_S = 1.0
 _MAGIC = b"SQLite format 3\0"
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_LOG_PAGES = 1000  # as SQLite itself does
+_SHORT_LOG_PAGES = 16
+_ANY = Selection()
 
 T = TypeVar("T")
+
+
+class Connection(sqlite3.Connection):
+    """With what brings its commits to the disk, and what room there is for them."""
+
+    sync: LogSync
+    reserve: Reserve
+
+    def hold_reserve(self) -> None:
+        if not self.reserve.is_held and self.reserve.hold():
+            self._bound_log(_LOG_PAGES)
+
+    def spend_reserve(self) -> None:
+        """For the database, which may have to grow. The log would take all of it before it is begun anew."""
+        self.reserve.release()
+        self._bound_log(_SHORT_LOG_PAGES)
+        self.restart_log()
+
+    def restart_log(self) -> None:
+        """The next commit writes over the log, in blocks that it has; what it holds moves to the database."""
+        with suppress(sqlite3.Error):
+            self.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+
+    def _bound_log(self, pages: int) -> None:
+        self.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
 
 class SqliteStore:
     """Implements store.contract.Store. Open it with `open_store`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: Connection, path: Path) -> None:
         self.connection = connection
-        self._vms = SqliteVms(connection, path)
+        self._vms = RememberedVms(SqliteVms(connection, path))
         self._operations = SqliteOperations(connection, path)
 
     @property
-    def vms(self) -> "SqliteVms":
+    def vms(self) -> RememberedVms:
         return self._vms
 
     @property
@@ -43,6 +77,7 @@ class SqliteStore:
         return self._operations
 
     def close(self) -> None:
+        self.connection.sync.close()
         self.connection.close()
 
 
@@ -51,19 +86,35 @@ def open_store(path: Path, *, migrations: Sequence[Migration] | None = None) -> 
 
     Raises `unavailable` for a damaged or newer file, `conflict` when another process writes it, `no_space`.
     """
+    reserve = Reserve(path)
     with translate_errors(path):
         _prepare_file(path)
-        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        steps = read_migrations() if migrations is None else migrations
         try:
-            _verify(connection, path)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            apply_migrations(connection, read_migrations() if migrations is None else migrations, path)
-        except BaseException:
-            connection.close()
-            raise
-        return SqliteStore(connection, path)
+            connection = _open(path, steps)
+        except sqlite3.OperationalError as error:
+            if not _lacks_room(error) or not reserve.release():
+                raise
+            connection = _open(path, steps)
+    connection.reserve = reserve
+    if not reserve.hold():
+        connection.spend_reserve()
+    return SqliteStore(connection, path)
+
+
+def _open(path: Path, migrations: Sequence[Migration]) -> Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, factory=Connection)
+    try:
+        _verify(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        apply_migrations(connection, migrations, path)
+        connection.sync = LogSync(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _prepare_file(path: Path) -> None:
@@ -104,11 +155,11 @@ def translate_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _DAMAGED:
             raise _damaged(path, str(error)) from error
-        if code == sqlite3.SQLITE_FULL:
+        if _lacks_room(error):
             raise Problem(
                 Code.NO_SPACE,
                 f"no space is left for the database {path}",
-                hint="banger vm prune",
+                hint="banger vm prune --dry-run",
                 outcome=Outcome.NOT_STARTED,
             ) from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -116,8 +167,13 @@ def translate_errors(path: Path) -> Iterator[None]:
         raise unavailable(f"the database {path} cannot be used: {error}") from error
 
 
+def _lacks_room(error: sqlite3.Error) -> bool:
+    """Also for the shared memory of the write-ahead log, which is a file."""
+    return not _NO_ROOM.isdisjoint({code := getattr(error, "sqlite_errorcode", 0), code & 0xFF})
+
+
 @contextmanager
-def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+def _transaction(connection: Connection, path: Path) -> Iterator[None]:
     with translate_errors(path):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -127,12 +183,17 @@ def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
             with suppress(sqlite3.Error):  # a full disk has rolled back by itself
                 connection.execute("ROLLBACK")
             raise
+        connection.sync.request()
 
 
 class _Table:
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with translate_errors(self._path):
@@ -145,9 +206,36 @@ class _Table:
             raise _damaged(self._path, f"a record is not understood: {error}") from error
 
 
+_AnyTable = TypeVar("_AnyTable", bound=_Table)
+_Arguments = ParamSpec("_Arguments")
+
+
+def _with_reserve(
+    write: Callable[Concatenate[_AnyTable, _Arguments], None],
+) -> Callable[Concatenate[_AnyTable, _Arguments], None]:
+    """A method of one transaction that is tried again when it has found no room, with more of it each time."""
+
+    @wraps(write)
+    def attempt(table: _AnyTable, /, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> None:
+        for make_room in (table.connection.restart_log, table.connection.spend_reserve):
+            try:
+                write(table, *arguments, **named)
+            except Problem as problem:
+                if problem.code is not Code.NO_SPACE:
+                    raise
+                make_room()
+            else:
+                table.connection.hold_reserve()
+                return
+        write(table, *arguments, **named)
+
+    return attempt
+
+
 class SqliteVms(_Table):
     """Implements store.contract.VmRepository."""
 
+    @_with_reserve
     def insert(self, vm: VmRecord) -> None:
         try:
             with _transaction(self._connection, self._path):
@@ -159,6 +247,7 @@ class SqliteVms(_Table):
             self._explain_taken(vm, problem)
             raise
 
+    @_with_reserve
     def save(self, vm: VmRecord) -> None:
         try:
             with _transaction(self._connection, self._path):
@@ -180,6 +269,7 @@ class SqliteVms(_Table):
             self._decode(record, VmRecord) for (record,) in self._rows("SELECT record FROM vms ORDER BY name")
         ]
 
+    @_with_reserve
     def delete(self, vm_id: str) -> None:
         with _transaction(self._connection, self._path):
             self._connection.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
@@ -200,29 +290,50 @@ class SqliteVms(_Table):
 class SqliteOperations(_Table):
     """Implements store.contract.OperationRepository."""
 
+    @_with_reserve
     def save(self, operation: Operation) -> None:
         with _transaction(self._connection, self._path):
             self._connection.execute(
-                "INSERT INTO operations (id, state, record) VALUES (?, ?, ?)"
-                " ON CONFLICT (id) DO UPDATE SET state = excluded.state, record = excluded.record",
-                (operation.id, operation.state.value, _encode(operation)),
+                "INSERT INTO operations (id, state, kind, subject, ended_at, record) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET state = excluded.state, subject = excluded.subject,"
+                " ended_at = excluded.ended_at, record = excluded.record",
+                (
+                    operation.id,
+                    operation.state.value,
+                    operation.kind,
+                    operation.subject,
+                    operation.finished_at,
+                    _encode(operation),
+                ),
             )
 
     def find(self, operation_id: str) -> Operation | None:
         rows = self._rows("SELECT record FROM operations WHERE id = ?", operation_id)
         return self._decode(rows[0][0], Operation) if rows else None
 
-    def list(self, limit: int) -> Sequence[Operation]:
-        rows = self._rows("SELECT record FROM operations ORDER BY sequence DESC LIMIT ?", limit)
+    def list(self, limit: int | None, selection: Selection = _ANY) -> Sequence[Operation]:
+        states = msgspec.json.encode(selection.states).decode() if selection.states is not None else None
+        rows = self._rows(
+            "SELECT record FROM operations"
+            " WHERE (?1 IS NULL OR state IN (SELECT value FROM json_each(?1)))"
+            " AND (?2 IS NULL OR kind = ?2) AND (?3 IS NULL OR subject = ?3)"
+            " ORDER BY sequence DESC LIMIT ?4",
+            states,
+            selection.kind,
+            selection.subject,
+            -1 if limit is None else limit,
+        )
         return [self._decode(record, Operation) for (record,) in rows]
 
-    def prune(self, keep: int) -> None:
-        running = OperationState.RUNNING.value
+    @_with_reserve
+    def prune(self, keep: int, before: str) -> None:
         with _transaction(self._connection, self._path):
             self._connection.execute(
-                "DELETE FROM operations WHERE state != ? AND sequence <= ("
-                " SELECT sequence FROM operations WHERE state != ? ORDER BY sequence DESC LIMIT 1 OFFSET ?)",
-                (running, running, keep),
+                "DELETE FROM operations WHERE state != 'running' AND ("
+                " ended_at < ? OR state != 'unknown' AND sequence <= ("
+                "  SELECT sequence FROM operations WHERE state NOT IN ('running', 'unknown')"
+                "  ORDER BY sequence DESC LIMIT 1 OFFSET ?))",
+                (before, keep),
             )
 
 

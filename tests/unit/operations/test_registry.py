@@ -3,15 +3,19 @@
 import asyncio
 from contextlib import aclosing
 
+import msgspec
 import pytest
 
 from banger.api.events import DetailEvent, SnapshotEvent, StageEvent
 from banger.base.log import operation_id
 from banger.base.problem import Code, Outcome, Problem
-from banger.base.progress import stage
-from banger.model.operation import OperationState
+from banger.base.progress import name_object, stage
+from banger.model.operation import ENDED, OperationState, Resolution
 from banger.model.vm import Stage
-from banger.services.operations.registry import WATCHER_EVENTS, Operations
+from banger.services.operations.registry import Operations
+from banger.services.operations.watching import WATCHER_EVENTS
+
+NOW = "2026-01-15T12:00:00.000Z"
 
 
 class MemoryRepository:
@@ -27,13 +31,17 @@ class MemoryRepository:
     def find(self, op_id):
         return self.rows.get(op_id)
 
-    def list(self, limit):
-        return list(reversed(self.rows.values()))[:limit]
+    def list(self, limit, selection):
+        states = selection.states
+        return [row for row in reversed(self.rows.values()) if states is None or row.state in states][:limit]
 
-    def prune(self, keep):
-        ended = [row for row in self.rows.values() if row.state is not OperationState.RUNNING]
+    def prune(self, keep, before):
+        if self.problem:
+            raise self.problem
+        ended = [row for row in self.rows.values() if row.state in ENDED]
         for row in ended[: max(0, len(ended) - keep)]:
             del self.rows[row.id]
+        self.pruned_before = before
 
 
 class Clock:
@@ -55,7 +63,7 @@ def clock():
 
 @pytest.fixture
 def operations(repository, clock):
-    return Operations(repository, monotonic=clock, now=lambda: "now", keep=3)
+    return Operations(repository, monotonic=clock, now=lambda: NOW, keep=3)
 
 
 async def collect(running):
@@ -77,7 +85,7 @@ async def test_stages_are_timed_from_the_beginning(operations, clock):
     ended = await operations.begin("op", "vm.create", "web", work).wait()
     assert ended.state is OperationState.SUCCEEDED
     assert ended.result == {"done": True}
-    assert (ended.started_at, ended.finished_at) == ("now", "now")
+    assert (ended.started_at, ended.finished_at) == (NOW, NOW)
     assert ended.stages == (
         Stage(name="a", started_ms=1.0, duration_ms=10.0),
         Stage(name="b", started_ms=11.0, duration_ms=20.0),
@@ -173,7 +181,7 @@ async def test_every_watcher_gets_history_first(operations):
     assert [type(event) for event in seen] == [StageEvent] * 3 + [DetailEvent] + [StageEvent]
     assert seen[3].text == "y"
     assert [event.text for event in await early if isinstance(event, DetailEvent)][-1] == "y"
-    assert not running._watchers
+    assert not running._watched._watchers
 
 
 async def test_a_watcher_that_falls_behind_gets_a_snapshot(operations):
@@ -192,7 +200,7 @@ async def test_a_watcher_that_falls_behind_gets_a_snapshot(operations):
         assert (await anext(events)).name == "a"
         go.set()
         await running.wait()
-        (watcher,) = running._watchers
+        (watcher,) = running._watched._watchers
         assert len(watcher.queue) <= WATCHER_EVENTS
         rest = [event async for event in events]
     assert isinstance(rest[0], SnapshotEvent)
@@ -204,10 +212,10 @@ async def test_leaving_a_watch_frees_its_queue(operations):
     running = operations.begin("op", "k", "s", lambda progress: asyncio.Event().wait())
     watching = asyncio.create_task(collect(running))
     await asyncio.sleep(0)
-    assert len(running._watchers) == 1
+    assert len(running._watched._watchers) == 1
     watching.cancel()
     await asyncio.wait({watching})
-    assert not running._watchers
+    assert not running._watched._watchers
     assert await operations.close(1)
 
 
@@ -304,12 +312,185 @@ async def test_close_has_a_deadline(operations):
     await running.wait()
 
 
-async def test_recovery_closes_what_an_earlier_daemon_left(operations, repository):
+async def test_the_end_that_found_no_room_is_recorded_with_the_next_one(operations, repository):
+    async def work(progress):
+        repository.problem = Problem(Code.NO_SPACE, "full")
+
+    async def later(progress):
+        return None
+
+    await operations.begin("op-1", "k", "s", work).wait()
+    assert repository.rows["op-1"].state is OperationState.RUNNING
+    repository.problem = None
+    await operations.begin("op-2", "k", "s", later).wait()
+    assert [row.state for row in repository.rows.values()] == [OperationState.SUCCEEDED] * 2
+
+
+async def test_what_is_older_than_fourteen_days_is_dropped(operations, repository):
+    async def work(progress):
+        return None
+
+    await operations.begin("op", "k", "s", work).wait()
+    assert repository.pruned_before == "2026-01-01T12:00:00.000Z"
+
+
+async def test_the_object_is_recorded_while_the_work_runs(operations, repository):
+    async def work(progress):
+        progress.enter("a")
+        name_object(progress, "0123456789ab", "web")
+        return repository.rows["op"]
+
+    ended = await operations.begin("op", "vm.create", "a new VM", work).wait()
+    assert (ended.result["object_id"], ended.result["subject"], ended.result["stage"]) == (
+        "0123456789ab",
+        "web",
+        "a",
+    )
+    assert (ended.object_id, ended.subject) == ("0123456789ab", "web")
+
+
+async def test_work_goes_on_when_its_object_cannot_be_recorded(operations, repository):
+    async def work(progress):
+        repository.problem = Problem(Code.NO_SPACE, "full")
+        name_object(progress, "0123456789ab")
+        repository.problem = None
+
+    ended = await operations.begin("op", "vm.create", "web", work).wait()
+    assert (ended.state, repository.rows["op"].object_id) == (OperationState.SUCCEEDED, "0123456789ab")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_the_last_caller_that_leaves_cancels_unless_it_was_kept(operations, kept):
     release = asyncio.Event()
     running = operations.begin("op", "k", "s", lambda progress: release.wait())
-    later = Operations(repository, now=lambda: "later")
-    later.recover()
-    assert later.get("op").state is OperationState.FAILED
-    assert later.get("op").error["outcome"] == "unknown"
+    running.join()
+    running.join()
+    if kept:
+        running.keep()
+    running.part()
+    assert not running.snapshot().cancelling
+    running.part()
+    assert running.snapshot().cancelling is not kept
     release.set()
-    await running.wait()
+    ended = await running.wait()
+    assert ended.state is (OperationState.SUCCEEDED if kept else OperationState.CANCELLED)
+    assert not ended.cancelling
+
+
+class TestTheSameCall:
+    async def test_is_found_live_and_stored(self, operations):
+        release = asyncio.Event()
+        running = operations.begin("op", "k", "s", lambda progress: release.wait(), call="digest")
+        assert operations.find_same("op", "k", "digest") is running
+        release.set()
+        ended = await running.wait()
+        assert operations.find_same("op", "k", "digest") == ended
+        assert operations.find_same("other", "k", "digest") is None
+
+    @pytest.mark.parametrize(
+        ("kind", "call", "said"), [("k", "other", "k with other parameters"), ("other", "digest", "k of s")]
+    )
+    async def test_another_call_under_its_id_is_a_conflict(self, operations, kind, call, said):
+        async def work(progress):
+            return None
+
+        await operations.begin("op", "k", "s", work, call="digest").wait()
+        with pytest.raises(Problem, match=said) as caught:
+            operations.find_same("op", kind, call)
+        assert caught.value.code is Code.CONFLICT
+        assert caught.value.outcome is Outcome.NOT_STARTED
+
+
+class TestAfterTheDaemonDied:
+    @pytest.fixture
+    async def died(self, operations, repository):
+        """The registry of a later daemon; of the earlier one an operation has ended, and two ran."""
+
+        async def work(progress):
+            return None
+
+        await operations.begin("op-0", "vm.stop", "db", work).wait()
+        release = asyncio.Event()
+        running = [operations.begin(f"op-{n}", "vm.create", "web", lambda p: release.wait()) for n in (1, 2)]
+        rows = dict(repository.rows)
+        release.set()
+        for each in running:
+            await each.wait()
+        repository.rows = rows
+        later = Operations(repository, now=lambda: "2026-01-15T13:00:00.000Z")
+        later.recover()
+        return later
+
+    async def test_what_ran_has_an_unknown_outcome(self, died):
+        assert [each.state.value for each in died.list()] == ["unknown", "unknown", "succeeded"]
+        unknown = died.get("op-1")
+        assert unknown.error["outcome"] == "unknown"
+        assert unknown.error["op"] == "op-1"
+        assert "its outcome is unknown" in unknown.error["message"]
+        assert unknown.finished_at == "2026-01-15T13:00:00.000Z"
+        assert [each.id for each in died.list_unknown()] == ["op-1", "op-2"]
+
+    async def test_it_stays_unknown_until_somebody_can_tell(self, died):
+        assert not died.resolve(lambda operation: None)
+        assert died.get("op-1").state is OperationState.UNKNOWN
+        with pytest.raises(Problem, match="its daemon ended") as caught:
+            died.get_cancellable("op-1")
+        assert caught.value.hint == "banger daemon reconcile"
+
+    async def test_it_is_resolved_once_with_how_that_is_known(self, died, repository):
+        resolutions = {
+            "op-1": Resolution(OperationState.SUCCEEDED, "the VM runs", {"vm": "web"}),
+            "op-2": Resolution(OperationState.FAILED, "there is no such VM"),
+        }
+        judged = []
+
+        def judge(operation):
+            judged.append(operation.id)
+            return resolutions[operation.id]
+
+        assert [each.id for each in died.resolve(judge)] == ["op-1", "op-2"]
+        good, bad = repository.rows["op-1"], repository.rows["op-2"]
+        assert (good.state, good.resolved) == (OperationState.SUCCEEDED, "the VM runs")
+        assert (good.result, good.error) == ({"vm": "web"}, None)
+        assert (bad.state, bad.resolved) == (OperationState.FAILED, "there is no such VM")
+        assert bad.error == {
+            "code": "operation_failed",
+            "message": "the daemon ended while vm.create ran: there is no such VM",
+            "outcome": "failed",
+            "op": "op-2",
+        }
+        assert not died.resolve(judge)
+        assert judged == ["op-1", "op-2"]
+
+    async def test_a_full_disk_keeps_no_daemon_from_starting(self, died, repository):
+        repository.rows = {
+            op_id: msgspec.structs.replace(row, state=OperationState.RUNNING)
+            for op_id, row in repository.rows.items()
+        }
+        repository.problem = Problem(Code.NO_SPACE, "full")
+        third = Operations(repository, now=lambda: NOW)
+        third.recover()
+        assert len(third.list_unknown()) == 3
+        third.resolve(lambda operation: Resolution(OperationState.SUCCEEDED, "the VM runs"))
+        assert not third.list_unknown()
+        assert third.get("op-1").state is OperationState.SUCCEEDED
+        assert repository.rows["op-1"].state is OperationState.RUNNING
+
+    async def test_what_runs_here_is_not_judged(self, died):
+        release = asyncio.Event()
+        running = died.begin("op-9", "vm.stop", "web", lambda progress: release.wait())
+        assert "op-9" not in [each.id for each in died.resolve(lambda operation: None) or died.list_unknown()]
+        release.set()
+        await running.wait()
+
+
+async def test_only_what_runs_can_be_cancelled(operations):
+    async def work(progress):
+        return None
+
+    await operations.begin("op", "k", "s", work).wait()
+    with pytest.raises(Problem, match="has ended already: succeeded") as caught:
+        operations.get_cancellable("op")
+    assert caught.value.code is Code.CONFLICT
+    with pytest.raises(Problem, match="no operation"):
+        operations.get_cancellable("nope")

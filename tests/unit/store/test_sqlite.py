@@ -10,12 +10,15 @@ import msgspec
 import pytest
 
 from banger.base.problem import Code, Outcome, Problem
-from banger.model.operation import Operation, OperationState
+from banger.model.operation import Operation, OperationState, Selection
 from banger.model.vm import Stage, VmRecord, VmRuntime, VmSpec, VmState
 from banger.store.migration import Migration, read_migrations
 from banger.store.sqlite import open_store
 
 AT = "2026-01-01T00:00:00.000Z"
+LATER = "2026-01-10T00:00:00.000Z"
+EVER = "2000-01-01T00:00:00.000Z"
+NEXT = len(read_migrations()) + 1
 SPEC = VmSpec(
     image="i", kernel="k", vcpus=1, memory_mib=512, disk_size_bytes=2**33, system_overlay_size_bytes=2**33
 )
@@ -103,11 +106,55 @@ def test_operations_keep_their_order_and_are_pruned(store):
         )
     assert [operation.id for operation in store.operations.list(3)] == ["op-4", "op-3", "op-2"]
     assert store.operations.find("op-1").result == {"n": [1]}
-    store.operations.prune(2)
+    store.operations.prune(2, EVER)
     assert [operation.id for operation in store.operations.list(9)] == ["op-4", "op-3", "op-2"]
-    store.operations.prune(0)
+    store.operations.prune(0, EVER)
     assert [operation.id for operation in store.operations.list(9)] == ["op-2"]
     assert store.operations.find("nope") is None
+
+
+def test_operations_are_pruned_by_age_but_what_runs_is_not_and_what_is_unknown_by_age_only(store):
+    states = {
+        "old": OperationState.FAILED,
+        "old-running": OperationState.RUNNING,
+        "old-unknown": OperationState.UNKNOWN,
+        "unknown": OperationState.UNKNOWN,
+        "ended": OperationState.SUCCEEDED,
+    }
+    for op_id, state in states.items():
+        store.operations.save(make_operation(op_id))
+        if state is not OperationState.RUNNING:
+            finished_at = AT if "old" in op_id else LATER
+            store.operations.save(make_operation(op_id, state, finished_at=finished_at))
+    store.operations.prune(9, LATER)
+    assert [operation.id for operation in store.operations.list(None)] == ["ended", "unknown", "old-running"]
+    store.operations.prune(0, LATER)
+    assert [operation.id for operation in store.operations.list(None)] == ["unknown", "old-running"]
+
+
+def test_operations_are_selected(store):
+    store.operations.save(make_operation("op-0"))
+    store.operations.save(make_operation("op-1", OperationState.UNKNOWN, finished_at=AT))
+    store.operations.save(msgspec.structs.replace(make_operation("op-2"), kind="vm.stop", subject="db"))
+
+    def select(**wanted):
+        return [operation.id for operation in store.operations.list(9, Selection(**wanted))]
+
+    assert select() == ["op-2", "op-1", "op-0"]
+    assert select(states=frozenset({OperationState.RUNNING})) == ["op-2", "op-0"]
+    assert select(states=frozenset({OperationState.RUNNING, OperationState.UNKNOWN}), kind="vm.create") == [
+        "op-1",
+        "op-0",
+    ]
+    assert select(states=frozenset()) == []
+    assert select(subject="db") == ["op-2"]
+    assert select(subject="db' OR 1") == []
+
+
+def test_an_operation_that_is_named_is_found_by_its_new_name(store):
+    store.operations.save(make_operation("op"))
+    store.operations.save(msgspec.structs.replace(make_operation("op"), subject="db", object_id="0" * 12))
+    assert [each.object_id for each in store.operations.list(9, Selection(subject="db"))] == ["0" * 12]
 
 
 def test_the_files_are_private_whatever_the_umask(path):
@@ -142,7 +189,7 @@ class TestMigrations:
     def test_a_new_one_is_applied_to_an_old_file(self, path, store):
         store.vms.insert(make_vm("web", "1" * 12))
         store.close()
-        more = [*read_migrations(), Migration(2, "note", "ALTER TABLE vms ADD COLUMN note TEXT;")]
+        more = [*read_migrations(), Migration(NEXT, "note", "ALTER TABLE vms ADD COLUMN note TEXT;")]
         store = open_store(path, migrations=more)
         assert store.connection.execute("SELECT note FROM vms").fetchall() == [(None,)]
         assert store.vms.find("1" * 12).name == "web"
@@ -150,7 +197,9 @@ class TestMigrations:
 
     def test_one_that_fails_leaves_nothing_of_itself(self, path, store):
         store.close()
-        broken = Migration(2, "broken", "CREATE TABLE half (x TEXT) STRICT;\nINSERT INTO nowhere VALUES (1);")
+        broken = Migration(
+            NEXT, "broken", "CREATE TABLE half (x TEXT) STRICT;\nINSERT INTO nowhere VALUES (1);"
+        )
         with pytest.raises(Problem) as caught:
             open_store(path, migrations=[*read_migrations(), broken])
         assert caught.value.code is Code.UNAVAILABLE
@@ -160,7 +209,7 @@ class TestMigrations:
 
     def test_a_newer_file_is_refused_and_left_alone(self, path, store):
         store.close()
-        open_store(path, migrations=[*read_migrations(), Migration(2, "x", "CREATE TABLE x (y);")]).close()
+        open_store(path, migrations=[*read_migrations(), Migration(NEXT, "x", "CREATE TABLE x (y);")]).close()
         before = path.read_bytes()
         with pytest.raises(Problem, match="newer") as caught:
             open_store(path)
@@ -170,9 +219,23 @@ class TestMigrations:
 
     def test_an_edited_migration_is_refused(self, path, store):
         store.close()
-        (first, *_) = read_migrations()
+        (first, *rest) = read_migrations()
         with pytest.raises(Problem, match="migration 1 differs"):
-            open_store(path, migrations=[first._replace(script=first.script + "-- edited\n")])
+            open_store(path, migrations=[first._replace(script=first.script + "-- edited\n"), *rest])
+
+    def test_operations_of_the_first_schema_get_what_the_second_looks_at(self, path):
+        store = open_store(path, migrations=read_migrations()[:1])
+        old = make_operation("op", OperationState.SUCCEEDED, finished_at=AT)
+        store.connection.execute(
+            "INSERT INTO operations (id, state, record) VALUES (?, ?, ?)",
+            (old.id, old.state.value, msgspec.json.encode(old).decode()),
+        )
+        store.close()
+        store = open_store(path)
+        assert list(store.operations.list(None, Selection(kind="vm.create", subject="web"))) == [old]
+        store.operations.prune(9, LATER)
+        assert not store.operations.list(None)
+        store.close()
 
     def test_scripts_are_split_at_whole_statements(self, tmp_path):
         (tmp_path / "0001_a.sql").write_text(

@@ -1,196 +1,38 @@
 """The registry of operations: begins work in tasks of its own, and knows all that runs or has run.
 
 Owns the tasks and the operations' records. An operation outlives whoever began it unless they cancel it.
-Invariant: an id is in the store before its work has begun; what is not live is exactly as it is stored.
+Invariants: an id is in the store before its work has begun; what is not live is exactly as it is stored; an id
+belongs to one call for as long as its record is kept, so that a call that is repeated under its id is done once.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from banger.api.events import DetailEvent, Event, SnapshotEvent, StageEvent
 from banger.base.clock import utc_now
 from banger.base.log import operation_id
-from banger.base.problem import Code, Outcome, Problem, not_found
+from banger.base.problem import Code, Outcome, Problem, conflict, not_found
 from banger.base.progress import Progress
-from banger.model.operation import Operation, OperationState
-from banger.model.vm import Stage
+from banger.model.operation import ENDED, Operation, OperationState, Resolution, Selection
+from banger.services.operations.running import Running
 from banger.store.contract import OperationRepository
 
 KEPT_OPERATIONS = 200
-WATCHER_EVENTS = 256
+KEPT_DAYS = 14
 _MAX_UNSAVED = 64
+_ANY = Selection()
+_NOT_ENDED = Selection(states=frozenset({OperationState.RUNNING, OperationState.UNKNOWN}))
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[Progress], Awaitable[Any]]
-
-
-class _Watcher:
-    """One watcher's queue. When it overflows, all that waits in it becomes one snapshot."""
-
-    def __init__(self, history: Sequence[Event]) -> None:
-        self.queue: deque[Event] = deque(history)
-        self.lost = False
-        self.wake = asyncio.Event()
-
-    def push(self, event: Event) -> None:
-        if self.lost:
-            return
-        if len(self.queue) >= WATCHER_EVENTS:
-            self.queue.clear()
-            self.lost = True
-        else:
-            self.queue.append(event)
-        self.wake.set()
-
-
-class Running:
-    """One live operation; implements Progress for its work. All methods belong to the event loop's thread."""
-
-    def __init__(self, operation: Operation, monotonic: Callable[[], float]) -> None:
-        self._operation = operation
-        self._monotonic = monotonic
-        self._began = monotonic()
-        self._stages: list[Stage] = []
-        self._stage: str | None = None
-        self._stage_began_ms = 0.0
-        self._detail: str | None = None
-        self._watchers: set[_Watcher] = set()
-        self._ended = asyncio.Event()
-        self._cancelled = False
-        self._task: asyncio.Task[Any] | None = None
-
-    @property
-    def id(self) -> str:
-        return self._operation.id
-
-    @property
-    def ended(self) -> bool:
-        return self._ended.is_set()
-
-    def enter(self, stage: str) -> None:
-        self.leave()
-        self._stage, self._stage_began_ms, self._detail = stage, self._elapsed_ms(), None
-        self._push(StageEvent(name=stage, state="begin", started_ms=self._stage_began_ms))
-
-    def leave(self) -> None:
-        if self._stage is None:
-            return
-        duration = round(self._elapsed_ms() - self._stage_began_ms, 3)
-        stage = Stage(name=self._stage, started_ms=self._stage_began_ms, duration_ms=duration)
-        self._stages.append(stage)
-        self._stage = self._detail = None
-        self._push(_render_end(stage))
-
-    def tell(self, detail: str) -> None:
-        self._detail = detail
-        self._push(DetailEvent(stage=self._stage or "", text=detail))
-
-    def snapshot(self) -> Operation:
-        return msgspec.structs.replace(
-            self._operation, stages=tuple(self._stages), stage=self._stage, detail=self._detail
-        )
-
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """History first, then what happens, until the end. Close it (`aclosing`) when leaving early."""
-        watcher = _Watcher(self._render_history())
-        self._watchers.add(watcher)
-        try:
-            while True:
-                while watcher.queue or watcher.lost:
-                    if watcher.lost:
-                        watcher.lost = False
-                        yield SnapshotEvent(operation=self.snapshot())
-                    else:
-                        yield watcher.queue.popleft()
-                if self.ended:
-                    return
-                watcher.wake.clear()
-                await watcher.wake.wait()
-        finally:
-            self._watchers.discard(watcher)
-
-    async def wait(self) -> Operation:
-        """The operation as it ended. Whoever waits may leave: the work goes on."""
-        await self._ended.wait()
-        return self.snapshot()
-
-    def cancel(self) -> None:
-        """Asks the work to undo itself and end. Asking again changes nothing: the undo is not interrupted."""
-        if self._task is not None and not self._cancelled and not self._task.done():
-            self._cancelled = True
-            self._task.cancel()
-
-    def start(self, task: asyncio.Task[Any]) -> None:
-        self._task = task
-
-    def finish(self, task: asyncio.Task[Any], now: str) -> Operation:
-        """Turns the task's end into the operation's, and releases everybody who waits or watches."""
-        self.leave()
-        state, result, error = _judge(task, self._operation)
-        self._operation = msgspec.structs.replace(
-            self._operation, state=state, finished_at=now, result=result, error=error
-        )
-        self._ended.set()
-        for watcher in self._watchers:
-            watcher.wake.set()
-        return self.snapshot()
-
-    def _elapsed_ms(self) -> float:
-        return round((self._monotonic() - self._began) * 1000, 3)
-
-    def _push(self, event: Event) -> None:
-        for watcher in self._watchers:
-            watcher.push(event)
-
-    def _render_history(self) -> list[Event]:
-        history: list[Event] = []
-        for stage in self._stages:
-            history.append(StageEvent(name=stage.name, state="begin", started_ms=stage.started_ms))
-            history.append(_render_end(stage))
-        if self._stage is not None:
-            history.append(StageEvent(name=self._stage, state="begin", started_ms=self._stage_began_ms))
-        if self._detail is not None:
-            history.append(DetailEvent(stage=self._stage or "", text=self._detail))
-        return history
-
-
-def _render_end(stage: Stage) -> StageEvent:
-    return StageEvent(
-        name=stage.name, state="end", started_ms=stage.started_ms, duration_ms=stage.duration_ms
-    )
-
-
-def _judge(
-    task: asyncio.Task[Any], operation: Operation
-) -> tuple[OperationState, Any, dict[str, Any] | None]:
-    if task.cancelled():
-        problem = Problem(Code.CANCELLED, f"{operation.kind} was cancelled")
-        return OperationState.CANCELLED, None, {**problem.as_data(), "op": operation.id}
-    failure = task.exception()
-    if failure is None:
-        return OperationState.SUCCEEDED, task.result(), None
-    if not isinstance(failure, Problem):
-        log.error("%s failed by a bug", operation.kind, exc_info=failure, extra={"op": operation.id})
-        failure = Problem(
-            Code.INTERNAL,
-            f"{operation.kind} failed by a bug: {type(failure).__name__}",
-            hint=f"grep {operation.id} in the daemon's log",
-            outcome=Outcome.UNKNOWN,
-        )
-    log.info(
-        "%s failed",
-        operation.kind,
-        extra={"op": operation.id, "code": failure.code.value, "why": failure.brief},
-    )
-    return OperationState.FAILED, None, {**failure.as_data(), "op": operation.id}
+Judge = Callable[[Operation], Resolution | None]
 
 
 class Operations:
@@ -203,11 +45,13 @@ class Operations:
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], str] = utc_now,
         keep: int = KEPT_OPERATIONS,
+        keep_days: int = KEPT_DAYS,
     ) -> None:
         self._repository = repository
         self._monotonic = monotonic
         self._now = now
         self._keep = keep
+        self._keep_days = keep_days
         self._live: dict[str, Running] = {}
         self._unsaved: dict[str, Operation] = {}
         self._closed = False
@@ -216,14 +60,14 @@ class Operations:
     def running(self) -> int:
         return len(self._live)
 
-    def begin(self, op_id: str, kind: str, subject: str, work: Work) -> Running:
-        """Starts `work` in a task of its own.
+    def begin(self, op_id: str, kind: str, subject: str, work: Work, *, call: str = "") -> Running:
+        """Starts `work` in a task of its own. `call` is a digest of the whole call, for `find_same`.
 
         Raises `already_exists`, or what the store says about the new record; nothing runs then.
         """
         if self._closed:
             raise Problem(Code.UNAVAILABLE, "the daemon is shutting down", outcome=Outcome.NOT_STARTED)
-        if self._find(op_id) is not None:
+        if self.find(op_id) is not None:
             raise Problem(
                 Code.ALREADY_EXISTS,
                 f"operation {op_id} exists already",
@@ -231,12 +75,18 @@ class Operations:
                 outcome=Outcome.NOT_STARTED,
             )
         operation = Operation(
-            id=op_id, kind=kind, subject=subject, state=OperationState.RUNNING, started_at=self._now()
+            id=op_id,
+            kind=kind,
+            subject=subject,
+            state=OperationState.RUNNING,
+            started_at=self._now(),
+            call=call,
         )
         self._repository.save(operation)
-        running = Running(operation, self._monotonic)
+        running = Running(operation, self._monotonic, self._repository.save)
         context = copy_context()
         context.run(operation_id.set, op_id)
+        context.run(log.info, "%s begins", kind, extra={"subject": subject})
 
         async def run() -> Any:
             return msgspec.to_builtins(await work(running))
@@ -248,35 +98,97 @@ class Operations:
         task.add_done_callback(self._settle, context=context)
         return running
 
+    def find_same(self, op_id: str, kind: str, call: str) -> Running | Operation | None:
+        """What this very call has begun under this id before: it is not to be begun again.
+
+        Raises `conflict` when the id belongs to another call.
+        """
+        known = self.find(op_id)
+        if known is None:
+            return None
+        if known.kind != kind or known.call != call:
+            what = (
+                f"{known.kind} of {known.subject}" if known.kind != kind else f"{kind} with other parameters"
+            )
+            raise conflict(
+                f"operation id {op_id} is that of another call: {what}",
+                hint=f"use another id, or see: banger operation show {op_id}",
+            )
+        return self._live.get(op_id) or known
+
     def find_running(self, op_id: str) -> Running | None:
         return self._live.get(op_id)
 
+    def find(self, op_id: str) -> Operation | None:
+        if (running := self._live.get(op_id)) is not None:
+            return running.snapshot()
+        return self._unsaved.get(op_id) or self._repository.find(op_id)
+
     def get(self, op_id: str) -> Operation:
         """The operation as it is now. Raises `not_found`."""
-        operation = self._find(op_id)
+        operation = self.find(op_id)
         if operation is None:
             raise not_found(f"there is no operation {op_id!r}", hint="banger operation list")
         return operation
 
-    def list(self, limit: int = KEPT_OPERATIONS) -> Sequence[Operation]:
-        """The newest first; those that run with their stages so far."""
-        return [self._overlay(operation) for operation in self._repository.list(limit)]
+    def get_cancellable(self, op_id: str) -> Running:
+        """Raises `not_found`, or `conflict` for one that has ended, however that was."""
+        if (running := self._live.get(op_id)) is not None:
+            return running
+        operation = self.get(op_id)
+        if operation.state is OperationState.UNKNOWN:
+            raise conflict(
+                f"operation {op_id} does not run: its daemon ended before it did",
+                hint="banger daemon reconcile",
+            )
+        raise conflict(
+            f"operation {op_id} has ended already: {operation.state.value}",
+            hint=f"banger operation show {op_id}",
+        )
+
+    def list(self, limit: int | None = None, selection: Selection = _ANY) -> Sequence[Operation]:
+        """Those meant, the newest first; those that run with their stages so far."""
+        listed = [self._overlay(operation) for operation in self._repository.list(limit, selection)]
+        states = selection.states
+        return [operation for operation in listed if states is None or operation.state in states]
 
     def recover(self) -> None:
-        """Closes the records of operations that ran when an earlier daemon ended. Call once, at start."""
-        problem = Problem(
-            Code.OPERATION_FAILED, "the daemon ended while the operation ran", outcome=Outcome.UNKNOWN
-        )
-        for operation in self._repository.list(self._keep * 2):
-            if operation.state is OperationState.RUNNING:
-                self._repository.save(
-                    msgspec.structs.replace(
-                        operation,
-                        state=OperationState.FAILED,
-                        finished_at=self._now(),
-                        error={**problem.as_data(), "op": operation.id},
-                    )
-                )
+        """Marks what ran when an earlier daemon ended: its outcome is unknown. Call once, at start."""
+        for operation in self._select(OperationState.RUNNING):
+            problem = Problem(
+                Code.OPERATION_FAILED,
+                f"the daemon ended while {operation.kind} ran, and its outcome is unknown",
+                hint="banger daemon reconcile",
+                outcome=Outcome.UNKNOWN,
+            )
+            lost = msgspec.structs.replace(
+                operation,
+                state=OperationState.UNKNOWN,
+                finished_at=self._now(),
+                cancelling=False,
+                error={**problem.as_data(), "op": operation.id},
+            )
+            self._store(lost)
+            log.warning("%s has an unknown outcome", operation.kind, extra=_describe(lost))
+        self._prune()
+
+    def list_unknown(self) -> Sequence[Operation]:
+        """Those whose outcome is unknown, the oldest first."""
+        return list(reversed(self._select(OperationState.UNKNOWN)))
+
+    def resolve(self, judge: Judge) -> Sequence[Operation]:
+        """Asks for the outcome of each that is unknown, the oldest first; returns those that are known now."""
+        resolved = []
+        for operation in self.list_unknown():
+            resolution = judge(operation)
+            if resolution is None:
+                continue
+            assert resolution.state in ENDED, resolution
+            known = _resolve(operation, resolution)
+            self._store(known)
+            resolved.append(known)
+            log.info("%s: the outcome is known", operation.kind, extra=_describe(known))
+        return resolved
 
     async def close(self, timeout_s: float) -> bool:
         """Cancels all and waits for their undoing. False when some had not ended at the deadline."""
@@ -292,10 +204,10 @@ class Operations:
             return False
         return True
 
-    def _find(self, op_id: str) -> Operation | None:
-        if (running := self._live.get(op_id)) is not None:
-            return running.snapshot()
-        return self._unsaved.get(op_id) or self._repository.find(op_id)
+    def _select(self, state: OperationState) -> Sequence[Operation]:
+        """What is in this state and does not run here."""
+        stored = map(self._overlay, self._repository.list(None, _NOT_ENDED))
+        return [each for each in stored if each.state is state and each.id not in self._live]
 
     def _overlay(self, stored: Operation) -> Operation:
         if (running := self._live.get(stored.id)) is not None:
@@ -305,11 +217,42 @@ class Operations:
     def _settle(self, task: asyncio.Task[Any]) -> None:
         running = self._live.pop(task.get_name())
         operation = running.finish(task, self._now())
+        self._store(operation)
+        self._prune()
+
+    def _store(self, operation: Operation) -> None:
+        """With those that found no room before. What finds none now is known all the same, and stored with the next."""
+        self._unsaved[operation.id] = operation
         try:
-            self._repository.save(operation)
-            self._repository.prune(self._keep)
+            while self._unsaved:
+                op_id, unsaved = next(iter(self._unsaved.items()))
+                self._repository.save(unsaved)
+                del self._unsaved[op_id]
         except Problem as problem:
-            log.error("the end of an operation could not be recorded", exc_info=problem)
-            while len(self._unsaved) >= _MAX_UNSAVED:
+            log.error("what became of an operation could not be recorded", exc_info=problem)
+            while len(self._unsaved) > _MAX_UNSAVED:
                 self._unsaved.pop(next(iter(self._unsaved)))
-            self._unsaved[operation.id] = operation
+
+    def _prune(self) -> None:
+        oldest = datetime.fromisoformat(self._now()) - timedelta(days=self._keep_days)
+        before = oldest.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        try:
+            self._repository.prune(self._keep, before)
+        except Problem as problem:
+            log.error("old operations could not be dropped", exc_info=problem)
+
+
+def _resolve(operation: Operation, resolution: Resolution) -> Operation:
+    error = None
+    if resolution.state is not OperationState.SUCCEEDED:
+        code = Code.CANCELLED if resolution.state is OperationState.CANCELLED else Code.OPERATION_FAILED
+        problem = Problem(code, f"the daemon ended while {operation.kind} ran: {resolution.why}")
+        error = {**problem.as_data(), "op": operation.id}
+    return msgspec.structs.replace(
+        operation, state=resolution.state, resolved=resolution.why, result=resolution.result, error=error
+    )
+
+
+def _describe(operation: Operation) -> dict[str, str]:
+    described = {"op": operation.id, "subject": operation.subject, "state": operation.state.value}
+    return described | ({"why": operation.resolved} if operation.resolved else {})
