@@ -11,6 +11,7 @@
 #include "files.h"
 #include "ports.h"
 #include "tree.h"
+#include "usage.h"
 #include "worker.h"
 
 #ifndef BANGER_AGENT_VERSION
@@ -32,6 +33,7 @@ enum method {
     METHOD_POWER_OFF,
     METHOD_REBOOT,
     METHOD_CLOCK,
+    METHOD_USAGE,
 };
 
 enum { PORT_POLL_FIRST_US = 5000, PORT_POLL_US = 20000, POWER_GRACE_MS = 10000 };
@@ -185,7 +187,7 @@ void method_open(struct agent_state *state, struct channel *channel, uint16_t me
     } workers[] = {
         [METHOD_FILE_READ] = {file_read, 1 << 1}, [METHOD_FILE_WRITE] = {file_write, 1 << 0}, [METHOD_FILE_STAT] = {file_stat, 0},
         [METHOD_FILE_LIST] = {file_list, 1 << 1}, [METHOD_TREE_GET] = {tree_get, 1 << 1},     [METHOD_TREE_PUT] = {tree_put, 1 << 0},
-        [METHOD_PORTS] = {ports_list, 0},         [METHOD_SYNC] = {sync_disks, 0},            [METHOD_CLOCK] = {NULL, 0},
+        [METHOD_PORTS] = {ports_list, 0},         [METHOD_SYNC] = {sync_disks, 0},            [METHOD_USAGE] = {usage_report, 0},
     };
     if (method < sizeof workers / sizeof *workers && workers[method].function) {
         worker_start(channel, workers[method].function, request, workers[method].streams);

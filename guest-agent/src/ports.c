@@ -10,7 +10,7 @@
 
 #include "worker.h"
 
-enum { LISTENERS_MAX = 512, STATE_LISTEN = 0x0a, STATE_UNCONNECTED = 0x07, COMMAND_MAX = 16 };
+enum { LISTENERS_MAX = 512, STATE_ESTABLISHED = 0x01, STATE_LISTEN = 0x0a, STATE_UNCONNECTED = 0x07, COMMAND_MAX = 16 };
 
 struct table {
     const char *path;
@@ -84,6 +84,21 @@ bool port_has_listener(uint16_t port) {
                 return true;
     }
     return false;
+}
+
+uint64_t ports_count_connections(uint16_t port) {
+    char line[512];
+    uint64_t count = 0;
+    for (int i = 0; i < 2; i++) {
+        unsigned local, state;
+        FILE *file = fopen(tables[i].path, "re");
+        while (file && fgets(line, sizeof line, file))
+            if (sscanf(line, " %*d: %*32[0-9A-Fa-f]:%4X %*32[0-9A-Fa-f]:%*4X %2X", &local, &state) == 2)
+                count += local == port && state == STATE_ESTABLISHED;
+        if (file)
+            fclose(file);
+    }
+    return count;
 }
 
 static void read_command(long pid, char command[COMMAND_MAX]) {

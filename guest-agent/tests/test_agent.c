@@ -1,6 +1,8 @@
 // The whole agent over a socketpair, with real commands: windows, stdin's bounds, the ends of channels, meeting again.
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -289,6 +291,56 @@ static void more_channels_than_the_table_has_are_refused(void) {
     }
 }
 
+// The END of one usage: how many file systems it names; in *connections what field 4 says, -1 without one.
+static int file_systems_in_use(uint32_t channel, uint64_t port, int64_t *connections) {
+    struct builder builder = request(15);
+    struct field field;
+    int count = 0;
+    *connections = -1;
+    if (port)
+        build_number(&builder, 1, port);
+    send_frame(FRAME_OPEN, channel, STREAM_STDIN, builder.buffer, (uint32_t)builder.length);
+    receive();
+    CHECK(frame.type == FRAME_END && frame.channel == channel && load_u32(frame.payload) == 0);
+    struct fields fields = fields_of(frame.payload + 4, frame.length - 4);
+    while (fields_next(&fields, &field)) {
+        uint64_t number = 0;
+        CHECK(field.tag == 3 || field_number(&field, &number));
+        if (field.tag == 3)
+            CHECK(field.length > 24 && field.bytes[24] == '/' && ++count);
+        if (field.tag == 4)
+            *connections = (int64_t)number;
+    }
+    CHECK(!fields.malformed);
+    return count;
+}
+
+static void usage_counts_who_is_connected_and_not_who_listens(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int64_t connections;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && listen(listener, 1) == 0);
+    CHECK(getsockname(listener, (struct sockaddr *)&address, &length) == 0);
+    CHECK(file_systems_in_use(20, ntohs(address.sin_port), &connections) >= 1 && connections == 0);
+    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+    int server = accept(listener, NULL, NULL);
+    CHECK(server >= 0);
+    CHECK(file_systems_in_use(21, ntohs(address.sin_port), &connections) >= 1 && connections == 1);
+    CHECK(file_systems_in_use(22, 0, &connections) >= 1 && connections == -1);
+    close(server);
+    close(client);
+    close(listener);
+}
+
+static void a_port_that_is_none_is_refused(void) {
+    struct builder builder = request(15);
+    build_number(&builder, 1, 65536);
+    send_frame(FRAME_OPEN, 23, STREAM_STDIN, builder.buffer, (uint32_t)builder.length);
+    receive();
+    expect_end(EINVAL, 0, 0);
+}
+
 static void meeting_again_forgets_everything(void) {
     uint8_t half[FRAME_HEADER + 3];
     open_shell(18, "trap '' HUP TERM; sleep 100", STDIN);
@@ -328,6 +380,8 @@ int main(void) {
     RUN(a_terminal_is_one);
     RUN(what_cannot_start_ends_with_the_errno_and_no_started);
     RUN(more_channels_than_the_table_has_are_refused);
+    RUN(usage_counts_who_is_connected_and_not_who_listens);
+    RUN(a_port_that_is_none_is_refused);
     RUN(meeting_again_forgets_everything);
     RUN(garbage_is_survived);
     stop_agent();

@@ -17,11 +17,13 @@ from banger.guest.entries import (
     EntryParser,
     Health,
     Listener,
+    Usage,
     need_bytes,
     need_number,
     parse_entry,
     parse_health,
     parse_listener,
+    parse_usage,
 )
 from banger.guest.errors import reading_answer, render_end
 from banger.guest.frames import WINDOW_BYTES, Fields, FieldValue, MalformedFrame, Stream
@@ -202,6 +204,13 @@ class Agent:
             if end.error != _ETIMEDOUT:
                 _check(end, f"port {port}")
             return end.error == 0
+
+    async def usage(self, *, port: int | None = None) -> Usage:
+        """With the established connections to the TCP port, when one is named. An agent of before this method answers
+        with an `unknown_method` problem."""
+        fields = [] if port is None else [(1, port)]
+        with reading_answer():
+            return parse_usage(await self._call(Method.USAGE, "usage", fields))
 
     async def sync(self) -> None:
         await self._call(Method.SYNC, "sync")

@@ -1,4 +1,4 @@
-"""What the agent reports, as values: health, files, listeners. Pure, both directions.
+"""What the agent reports, as values: health, usage, files, listeners. Pure, both directions.
 
 Text that names files keeps undecodable bytes as surrogates (`os.fsencode` brings them back).
 """
@@ -14,6 +14,7 @@ _LISTENER = struct.Struct("<BBHI")
 _PROTOCOLS = {6: "tcp", 17: "udp"}
 _ADDRESS_BYTES = {4: 4, 6: 16}
 _LENGTH = struct.Struct("<I")
+_ROOM = struct.Struct("<QQQ")
 _MAX_ENTRY_BYTES = 65536
 _MAX_WORD = 64
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -27,6 +28,25 @@ class Health(NamedTuple):
     memory_available_bytes: int
     agent_rss_bytes: int
     init_mode: str
+
+
+class FileSystem(NamedTuple):
+    """A mounted one in the guest. `available_bytes` is what an ordinary user may still take."""
+
+    path: str
+    size_bytes: int
+    free_bytes: int
+    available_bytes: int
+
+
+class Usage(NamedTuple):
+    """What the guest uses. The bytes are those of its network cards since it booted; `connections` are established
+    TCP connections to the port that was asked about, None when none was."""
+
+    received_bytes: int
+    sent_bytes: int
+    file_systems: tuple[FileSystem, ...]
+    connections: int | None = None
 
 
 class Entry(NamedTuple):
@@ -75,6 +95,32 @@ def encode_health(health: Health) -> bytes:
             (7, health.init_mode),
         )
     )
+
+
+def parse_usage(fields: Fields) -> Usage:
+    return Usage(
+        need_number(fields, 1),
+        need_number(fields, 2),
+        tuple(_parse_file_system(encoded) for encoded in fields.find_all(3)),
+        fields.find_number(4),
+    )
+
+
+def _parse_file_system(encoded: bytes) -> FileSystem:
+    if len(encoded) < _ROOM.size:
+        raise MalformedFrame("a file system is cut off")
+    return FileSystem(clean_word(encoded[_ROOM.size :]), *_ROOM.unpack_from(encoded))
+
+
+def encode_usage(usage: Usage) -> bytes:
+    encoded = encode_fields(
+        (
+            (1, usage.received_bytes),
+            (2, usage.sent_bytes),
+            *((3, _ROOM.pack(*system[1:]) + system.path.encode()) for system in usage.file_systems),
+        )
+    )
+    return encoded if usage.connections is None else encoded + encode_fields([(4, usage.connections)])
 
 
 def parse_entry(encoded: bytes) -> Entry:
@@ -146,7 +192,7 @@ def parse_listener(encoded: bytes) -> Listener:
     if len(encoded) < end:
         raise MalformedFrame("a listener's address is cut off")
     address = ipaddress.ip_address(encoded[_LISTENER.size : end])
-    return Listener(_PROTOCOLS[protocol], str(address), port, pid, encoded[end:].decode("utf-8", "replace"))
+    return Listener(_PROTOCOLS[protocol], str(address), port, pid, clean_word(encoded[end:]))
 
 
 def encode_listener(listener: Listener) -> bytes:

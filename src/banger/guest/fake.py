@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from banger.guest.channel import Channel, Outbox
-from banger.guest.entries import Health, Listener
+from banger.guest.entries import FileSystem, Health, Listener, Usage
 from banger.guest.errors import UNKNOWN_METHOD
 from banger.guest.fake_methods import METHODS, Call, Refusal
 from banger.guest.frames import (
@@ -63,6 +63,8 @@ class FakeGuest:
         self.health = Health(1_000_000, boot_id, 0.05, 256 << 20, 200 << 20, 1 << 20, init_mode)
         self.listeners: tuple[Listener, ...] = ()
         self.ports_changed = asyncio.Condition()
+        self.usage = Usage(1000, 2000, (FileSystem("/", 1 << 30, 1 << 29, 1 << 29),))
+        self.connections: dict[int, int] = {}  # established ones by TCP port
         self.clock_offset_ns = 0
         self.sync_count = 0
         self.closed_count = 0  # channels that the host abandoned

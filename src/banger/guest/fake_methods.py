@@ -24,6 +24,7 @@ from banger.guest.entries import (
     encode_health,
     encode_listed,
     encode_listener,
+    encode_usage,
     need_number,
     need_text,
 )
@@ -272,6 +273,12 @@ async def _clock(call: Call) -> Answer:
     return encode_fields([(1, time.time_ns() + call.guest.clock_offset_ns)]), _nothing
 
 
+async def _usage(call: Call) -> Answer:
+    port = call.fields.find_number(1)
+    connections = None if port is None else call.guest.connections.get(port, 0)
+    return encode_usage(call.guest.usage._replace(connections=connections)), _nothing
+
+
 METHODS: Mapping[int, Callable[[Call], Awaitable[Answer]]] = MappingProxyType(
     {
         Method.HEALTH: _health,
@@ -288,5 +295,6 @@ METHODS: Mapping[int, Callable[[Call], Awaitable[Answer]]] = MappingProxyType(
         Method.POWER_OFF: _power_off,
         Method.REBOOT: _reboot,
         Method.CLOCK: _clock,
+        Method.USAGE: _usage,
     }
 )

@@ -18,3 +18,4 @@ class Method(IntEnum):
     POWER_OFF = 12
     REBOOT = 13
     CLOCK = 14
+    USAGE = 15

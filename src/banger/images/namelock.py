@@ -13,21 +13,24 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from banger.base.locks import hold_rank
 from banger.base.progress import Progress, stage
+from banger.model.ranks import Rank
 
 
 @asynccontextmanager
 async def hold_name(path: Path, progress: Progress, *, waiting: str) -> AsyncIterator[None]:
     """Holds the lock; while another has it, `waiting` is the stage that is shown."""
-    descriptor = _open(path)
-    if not _try_lock(descriptor):
-        os.close(descriptor)
-        with stage(progress, waiting):
-            descriptor = await _wait_locked(path)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+    with hold_rank(Rank.PUBLICATION, f"the lock of {path.name}"):
+        descriptor = _open(path)
+        if not _try_lock(descriptor):
+            os.close(descriptor)
+            with stage(progress, waiting):
+                descriptor = await _wait_locked(path)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -75,12 +75,13 @@ class Shelf(Generic[M]):
         directory: Path,
         manifest_type: type[M],
         wording: Wording,
-        users_of: Callable[[M], Sequence[str]],
+        users_of: Callable[[str], Sequence[str]],
         is_known: Callable[[str], bool],
         find_damage: Callable[[Stored[M]], str | None],
         ownership: Ownership | None = None,
     ) -> None:
-        """`users_of` names the VMs that use a build; `is_known` tells whether one of the name could be made;
+        """`users_of` names the VMs that use a build, by the name of its directory (NAME@ID); `is_known`
+        tells whether one of the name could be made;
         `find_damage` says what is wrong with files of the right sizes, and looks at a few bytes only;
         `ownership` removes what a build has given to other owners."""
         self.directory = directory
@@ -192,13 +193,13 @@ class Shelf(Generic[M]):
     async def delete(self, untrusted_name: str, progress: Progress) -> None:
         """Takes the name away and then the files. Raises `not_found`, or `conflict` while VMs use it.
 
-        A damaged one goes too, as nobody can say who uses it.
+        A damaged one goes like any other.
         """
         await asyncio.to_thread(self._require, untrusted_name)
         name = untrusted_name
         async with self.hold(name, progress):
             await asyncio.to_thread(self._require, name)
-            if users := self._find_users(name):
+            if users := self._find_users(self.directory / name):
                 raise Problem(
                     Code.CONFLICT,
                     f"{self._wording.noun} {name} is used by {', '.join(users)}",
@@ -225,7 +226,7 @@ class Shelf(Generic[M]):
         for entry in self._scan():
             building = entry.name.startswith(f"{_BUILDING}@{name}@")
             superseded = entry.name.startswith(f"{name}@") and entry.name != current
-            if building or (superseded and not self._find_users(name, Path(entry.path))):
+            if building or (superseded and not self._find_users(Path(entry.path))):
                 await self._remove_quietly(Path(entry.path))
 
     async def _remove_quietly(self, path: Path) -> None:
@@ -260,12 +261,9 @@ class Shelf(Generic[M]):
             if problem.code is not Code.UNAVAILABLE:
                 raise
 
-    def _find_users(self, name: str, directory: Path | None = None) -> Sequence[str]:
-        """Who uses a build, the published one unless told otherwise; nobody when its manifest is damaged."""
-        try:
-            return self._users_of(self._read_manifest(name, directory or self.directory / name))
-        except Problem:
-            return ()
+    def _find_users(self, build: Path) -> Sequence[str]:
+        """Who uses a build, damaged or not: that is a matter of where it is, not of what is in it."""
+        return self._users_of(build.resolve().name)
 
     def _read_manifest(self, name: str, directory: Path) -> M:
         try:

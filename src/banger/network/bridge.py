@@ -78,7 +78,7 @@ class BridgePlan(NamedTuple):
         raise Problem(
             Code.NO_SPACE,
             f"all addresses of {self.interface.network} are taken",
-            hint='banger vm prune, or a larger bridge_cidr in config.toml, for example "10.209.0.1/20"',
+            hint='banger vm prune --dry-run, or a larger bridge_cidr in config.toml, for example "10.209.0.1/20"',
             outcome=Outcome.NOT_STARTED,
         )
 

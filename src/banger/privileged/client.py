@@ -4,7 +4,8 @@ Owns one connection, made at the first call and made anew when the helper was re
 under way at a time, and the next datagram is its answer. A call that ends without its answer (cancelled, late, broken)
 closes the connection, so answers never shift; descriptors that were on their way are closed by the kernel then.
 
-A request is sent again only if the helper cannot have seen it: when sending failed.
+A request is sent again if the helper cannot have seen it, as when sending failed; and once more after a helper that
+died over it, if it is one that done twice is done once: what a VM gives back is not left to the next sweep.
 """
 
 import asyncio
@@ -23,8 +24,18 @@ from banger.base.problem import Code, Outcome, Problem, unavailable
 from banger.privileged.calls import close_all, guard_call, verify_reply
 from banger.privileged.contract.base import DESCRIPTORS_MAX, MESSAGE_BYTES_MAX, VERSION, Reply, Request
 from banger.privileged.contract.codec import decode_answer, encode_request
-from banger.privileged.contract.machines import LaunchVmm, RemoveJail
-from banger.privileged.contract.network import EnsureBridge, RouteNames
+from banger.privileged.contract.machines import DetachSnapshot, LaunchVmm, RemoveJail
+from banger.privileged.contract.network import (
+    AdmitGuest,
+    ApplyGuests,
+    DeleteTaps,
+    EnsureBridge,
+    PublishPorts,
+    ReleaseGuest,
+    RouteNames,
+    UnpublishPorts,
+    UnrouteNames,
+)
 from banger.privileged.contract.processes import Hello
 
 R = TypeVar("R")
@@ -38,6 +49,20 @@ _DEADLINES_S = {
     LaunchVmm.method: 30.0,  # a kernel of another file system's is copied, and what a dead VMM left is removed
     RemoveJail.method: 20.0,  # waits for the VMM's end
 }
+_IDEMPOTENT: frozenset[str] = frozenset(
+    request.method
+    for request in (
+        AdmitGuest,
+        ApplyGuests,
+        DeleteTaps,
+        DetachSnapshot,
+        PublishPorts,
+        ReleaseGuest,
+        RemoveJail,
+        UnpublishPorts,
+        UnrouteNames,
+    )
+)
 _CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
 
 
@@ -67,6 +92,20 @@ class HelperClient:
             self._disconnect()
 
     async def _exchange(
+        self, request: Request[Any], message: bytes, descriptors: Sequence[int]
+    ) -> tuple[bytes, tuple[int, ...]]:
+        try:
+            return await self._try_exchange(request, message, descriptors)
+        except Problem as problem:
+            has_died = problem.outcome is Outcome.UNKNOWN and not isinstance(problem.__cause__, TimeoutError)
+            if not has_died or request.method not in _IDEMPOTENT:
+                raise
+            try:
+                return await self._try_exchange(request, message, descriptors)
+            except Problem:
+                raise problem from problem.__cause__  # whatever the second try says, the first may have done it
+
+    async def _try_exchange(
         self, request: Request[Any], message: bytes, descriptors: Sequence[int]
     ) -> tuple[bytes, tuple[int, ...]]:
         deadline_s = self._deadline_s or _DEADLINES_S.get(request.method, DEADLINE_S)

@@ -4,7 +4,6 @@ A driver is chosen when a VM is made and stays its own. It keeps one file in the
 directory; what it has on the host besides exists only while the VM runs, and is given back by `release`.
 """
 
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -37,6 +36,10 @@ class RootDriver(Protocol):
     def format(self) -> DiskFormat:
         """What a VMM must be able to read."""
 
+    @property
+    def stands_on_image(self) -> bool:
+        """Whether a VM's root needs its image for as long as it lives, not only when it is made."""
+
     async def probe(self) -> None:
         """Tries. Raises `unavailable` with the reason and a hint where this host cannot do it."""
 
@@ -46,14 +49,15 @@ class RootDriver(Protocol):
     def estimate_bytes(self, image: Path) -> int:
         """What `create` takes of the disk at once."""
 
-    def attach(self, root: Root) -> AbstractAsyncContextManager[Disk]:
-        """The disk as a VMM is told of it, there while the block lasts. Leaving finishes, whoever is cancelled."""
+    async def attach(self, root: Root) -> Disk:
+        """The disk as a VMM is told of it. However this ends, `release` gives back what there is of it then."""
 
-    def adopt(self, root: Root) -> AbstractAsyncContextManager[object]:
-        """Of a VM that runs already: what it has on the host goes when the block ends."""
+    def adopt(self, vm_id: str) -> None:
+        """Of a VM that runs already, since before this driver was made."""
 
     async def release(self, vm_id: str) -> None:
-        """Of a VM that does not run and that no block holds. Idempotent, also for a VM of which nothing is known."""
+        """Of a VM that does not run. Idempotent, also for a VM of which nothing is known. Raises a Problem while the
+        disk cannot be given back."""
 
     def measure_bytes(self, root: Root) -> int:
         """What only this VM has on the host's disk; 0 when it is gone."""

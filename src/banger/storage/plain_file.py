@@ -1,6 +1,5 @@
 """What drivers have in common whose root disk is one file that a VMM opens by itself: nothing is on the host."""
 
-from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 from banger.base.files import allocated_bytes
@@ -12,13 +11,18 @@ from banger.storage.contract import ROOT_SERIAL, Root
 class PlainFile:
     """`file` is the name in the VM's directory."""
 
-    def __init__(self, file: str, format_: DiskFormat) -> None:
+    def __init__(self, file: str, format_: DiskFormat, *, stands_on_image: bool) -> None:
         self._file = file
         self._format = format_
+        self._stands_on_image = stands_on_image
 
     @property
     def format(self) -> DiskFormat:
         return self._format
+
+    @property
+    def stands_on_image(self) -> bool:
+        return self._stands_on_image
 
     async def probe(self) -> None:
         """Every host can."""
@@ -26,11 +30,11 @@ class PlainFile:
     def estimate_bytes(self, image: Path) -> int:
         return 0
 
-    def attach(self, root: Root) -> AbstractAsyncContextManager[Disk]:
-        return nullcontext(Disk(serial=ROOT_SERIAL, path=str(self._place(root)), format=self._format))
+    async def attach(self, root: Root) -> Disk:
+        return Disk(serial=ROOT_SERIAL, path=str(self._place(root)), format=self._format)
 
-    def adopt(self, root: Root) -> AbstractAsyncContextManager[object]:
-        return nullcontext()
+    def adopt(self, vm_id: str) -> None:
+        """There is nothing."""
 
     async def release(self, vm_id: str) -> None:
         """There is nothing."""

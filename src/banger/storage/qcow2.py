@@ -42,7 +42,7 @@ class Qcow2Driver(PlainFile):
     name = StorageDriver.QCOW2
 
     def __init__(self) -> None:
-        super().__init__(FILE, DiskFormat.QCOW2)
+        super().__init__(FILE, DiskFormat.QCOW2, stands_on_image=True)
 
     def create(self, root: Root) -> None:
         create_overlay(self._place(root), root.image, size_bytes=root.size_bytes)

@@ -9,13 +9,12 @@ sparse, unless the configuration caps it.
 import logging
 import os
 import struct
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from banger.base.files import allocated_bytes, atomic_file
 from banger.base.problem import Code, Outcome, Problem, not_found, unavailable
-from banger.base.tasks import Supervisor
 from banger.base.units import render_size
 from banger.model.machine import Disk, DiskFormat
 from banger.model.storage import StorageDriver
@@ -45,11 +44,11 @@ class SnapshotDriver:
 
     name = StorageDriver.SNAPSHOT
     format = DiskFormat.SNAPSHOT
+    stands_on_image = True
 
-    def __init__(self, privileged: Privileged | None, limit_bytes: int | None, tasks: Supervisor) -> None:
+    def __init__(self, privileged: Privileged | None, limit_bytes: int | None) -> None:
         self._privileged = privileged
         self._limit_bytes = limit_bytes
-        self._tasks = tasks
         self._attached: set[str] = set()
 
     async def probe(self) -> None:
@@ -70,13 +69,32 @@ class SnapshotDriver:
     def estimate_bytes(self, image: Path) -> int:
         return 0
 
-    def attach(self, root: Root) -> AbstractAsyncContextManager[Disk]:
-        return _Attachment(self, root, self._attach)
+    async def attach(self, root: Root) -> Disk:
+        """A snapshot of this name that no VMM has open is one that somebody could not detach: it is replaced."""
+        privileged = self._get_root()
+        size = plan_size(root.image, root.size_bytes, unit_bytes=CHUNK_BYTES)
+        with _open_files(root) as (image, layer):
+            if is_spent(layer):
+                raise self.explain_full(root)
+            wanted = plan_layer_bytes(size, self._limit_bytes)
+            if wanted > os.fstat(layer).st_size:  # the limit was raised
+                os.ftruncate(layer, wanted)
+            request = AttachSnapshot(vm=root.vm_id, size_bytes=size)
+            try:
+                await privileged.call(request, (image, layer))
+            except Problem as problem:
+                if problem.code is not Code.CONFLICT:
+                    raise
+                await privileged.call(DetachSnapshot(vm=root.vm_id))
+                await privileged.call(request, (image, layer))
+        self._attached.add(root.vm_id)
+        return Disk(serial=ROOT_SERIAL, path=f"/dev/mapper/banger-{root.vm_id}", format=DiskFormat.SNAPSHOT)
 
-    def adopt(self, root: Root) -> AbstractAsyncContextManager[Disk]:
-        return _Attachment(self, root, self._note)
+    def adopt(self, vm_id: str) -> None:
+        self._attached.add(vm_id)
 
     async def release(self, vm_id: str) -> None:
+        self._attached.discard(vm_id)
         if self._privileged is not None:
             await self._privileged.call(DetachSnapshot(vm=vm_id))
 
@@ -96,7 +114,7 @@ class SnapshotDriver:
             brief = (
                 f"{root.state} had no room for what {root.vm_name} changed on its root disk, which is lost"
             )
-            way_out = "make room (banger vm prune)"
+            way_out = "make room (banger vm prune --dry-run)"
         else:
             brief = (
                 f"{root.vm_name} has changed more than {render_size(size)} of its root disk, which is lost"
@@ -110,21 +128,6 @@ class SnapshotDriver:
             outcome=Outcome.NOT_STARTED,
         )
 
-    async def finish_detach(self, vm_id: str) -> None:
-        """Whoever is cancelled."""
-        await self._tasks.finish(self._detach(vm_id), name=f"detach the root disk of {vm_id}")
-
-    async def _detach(self, vm_id: str) -> None:
-        """What cannot be undone now is in the log, and undone before the VM's next start or by the next daemon."""
-        self._attached.discard(vm_id)
-        try:
-            await self.release(vm_id)
-        except Problem as problem:
-            _log.warning(
-                "a root disk is still attached",
-                extra={"vm": vm_id, "code": problem.code.value, "why": problem.brief},
-            )
-
     def _get_root(self) -> Privileged:
         if self._privileged is None:
             raise unavailable(
@@ -132,52 +135,6 @@ class SnapshotDriver:
                 hint="sudo banger system install",
             )
         return self._privileged
-
-    async def _note(self, root: Root) -> None:
-        self._attached.add(root.vm_id)
-
-    async def _attach(self, root: Root) -> None:
-        """A snapshot of this name that no VMM has open is one that somebody could not detach: it is replaced."""
-        privileged = self._get_root()
-        size = plan_size(root.image, root.size_bytes, unit_bytes=CHUNK_BYTES)
-        with _open_files(root) as (image, layer):
-            if is_spent(layer):
-                raise self.explain_full(root)
-            wanted = plan_layer_bytes(size, self._limit_bytes)
-            if wanted > os.fstat(layer).st_size:  # the limit was raised
-                os.ftruncate(layer, wanted)
-            request = AttachSnapshot(vm=root.vm_id, size_bytes=size)
-            try:
-                await privileged.call(request, (image, layer))
-            except Problem as problem:
-                if problem.code is not Code.CONFLICT:
-                    raise
-                await privileged.call(DetachSnapshot(vm=root.vm_id))
-                await privileged.call(request, (image, layer))
-        self._attached.add(root.vm_id)
-
-
-class _Attachment:
-    """No generator: one that is collected unfinished would leave the host's device to chance."""
-
-    def __init__(self, driver: SnapshotDriver, root: Root, enter: Callable[[Root], Awaitable[None]]) -> None:
-        self._driver = driver
-        self._root = root
-        self._enter = enter
-
-    async def __aenter__(self) -> Disk:
-        """A refusal has changed nothing. After any other end nobody knows, and detaching is idempotent."""
-        try:
-            await self._enter(self._root)
-        except BaseException as error:
-            if not (isinstance(error, Problem) and error.outcome is Outcome.NOT_STARTED):
-                await self.__aexit__()
-            raise
-        path = f"/dev/mapper/banger-{self._root.vm_id}"
-        return Disk(serial=ROOT_SERIAL, path=path, format=DiskFormat.SNAPSHOT)
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._driver.finish_detach(self._root.vm_id)
 
 
 def plan_layer_bytes(size_bytes: int, limit_bytes: int | None) -> int:

@@ -9,6 +9,7 @@ REBOOT = "reboot"
 KILLED = "killed"
 UNKNOWN = "ended unobserved"
 
+_WORDS = {POWER_OFF: "the guest powered off", REBOOT: "the guest rebooted, which ends a VM here"}
 _BY_GUEST = {"guest-shutdown": POWER_OFF, "guest-reset": REBOOT}
 
 
@@ -31,6 +32,11 @@ def judge_exit(
     if reason is not None:
         return Exit(clean=False, reason=f"ended by the host ({reason})")
     return _judge_unobserved(status, last_words)
+
+
+def explain_end(exit_: Exit) -> str:
+    """In words for people why a VM is stopped that nobody asked to stop; empty where something went wrong."""
+    return _WORDS.get(exit_.reason, "") if exit_.clean else ""
 
 
 def _judge_unobserved(status: int | None, last_words: str) -> Exit:

@@ -30,16 +30,16 @@ def open_log(path: Path) -> int:
 def bound_log(path: Path, *, limit_bytes: int) -> bool:
     """Empties a log that has outgrown its limit, keeping its end in `NAME.1`. True when it did.
 
-    A guest can write to its console without end; whoever polls statistics calls this.
+    A guest can write to its console without end. Emptied first: on a full disk that is what makes room for the end.
     """
     try:
         if path.stat().st_size <= limit_bytes:
             return False
         tail = read_tail(path, limit_bytes // 4)
-        path.with_name(path.name + PREVIOUS).write_bytes(tail)
         os.truncate(path, 0)
     except FileNotFoundError:
         return False
+    path.with_name(path.name + PREVIOUS).write_bytes(tail)
     return True
 
 

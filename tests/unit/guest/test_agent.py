@@ -14,7 +14,7 @@ import pytest
 from banger.base.problem import Code, Outcome, Problem
 from banger.guest.agent import Agent
 from banger.guest.command import ExecRequest, ExitStatus
-from banger.guest.entries import Listener
+from banger.guest.entries import FileSystem, Listener, Usage
 from banger.guest.errors import CannotStart, GuestProblem
 from banger.guest.fake import FakeGuest
 from banger.guest.frames import (
@@ -276,3 +276,11 @@ async def test_a_hello_after_half_a_frame_kills_what_ran_and_starts_over(
         while process.exists():
             await asyncio.sleep(0)
         writer.close()
+
+
+async def test_usage_tells_bytes_room_and_who_is_connected(agent: Agent, fake_guest: FakeGuest) -> None:
+    fake_guest.usage = Usage(7, 2**40, (FileSystem("/", 3, 2, 1), FileSystem("/root", 2**60, 0, 0)))
+    fake_guest.connections[22] = 2
+    assert await agent.usage() == fake_guest.usage
+    assert await agent.usage(port=22) == fake_guest.usage._replace(connections=2)
+    assert (await agent.usage(port=80)).connections == 0

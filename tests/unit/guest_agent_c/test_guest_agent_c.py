@@ -28,7 +28,7 @@ FLAGS = (
 )
 CODEC = ("frame", "fields")
 TREE = (*CODEC, "tree_tar", "tar_reader", "tree_untar", "worker", "channel", "outqueue", "files")
-AGENT = (*TREE, "agent", "mux", "methods", "exec", "ports", "power", "transport", "uevents", "trace")
+AGENT = (*TREE, "agent", "mux", "methods", "exec", "ports", "usage", "power", "transport", "uevents", "trace")
 PROGRAMS = {
     "test_vectors": CODEC,
     "test_config": ("config",),

@@ -91,7 +91,7 @@ def users():
 def images(tmp_path, builder, users):
     builders = {"debian": builder.image, "tar": builder.image}
     return ImageService(
-        tmp_path / "images", users_of=lambda manifest: users.get(manifest.id, ()), builders=builders
+        tmp_path / "images", users_of=lambda build: users.get(build.rpartition("@")[2], ()), builders=builders
     )
 
 
@@ -107,7 +107,7 @@ def kernels(tmp_path, builder, users, guest_program):
     return KernelService(
         tmp_path / "kernels",
         guest_program,
-        users_of=lambda manifest: users.get(manifest.id, ()),
+        users_of=lambda build: users.get(build.rpartition("@")[2], ()),
         builders={"debian-package": builder.kernel, "linux-source": builder.kernel},
     )
 

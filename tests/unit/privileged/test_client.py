@@ -20,6 +20,7 @@ from banger.privileged.contract.base import VERSION, Done
 from banger.privileged.contract.codec import encode_refusal, encode_result
 from banger.privileged.contract.network import (
     CreateTaps,
+    DeleteTaps,
     EnsureBridge,
     ListTaps,
     OpenDns,
@@ -243,6 +244,18 @@ async def test_a_request_that_the_helper_may_have_done_is_not_sent_again(directo
             assert helper.methods.count("list_taps") == 1
             await client.call(REMOVE)
         assert helper.connections == 2
+
+
+async def test_what_done_twice_is_done_once_is_sent_to_the_helpers_successor(directory):
+    taps = DeleteTaps(taps=("bng-00000001",))
+    with ScriptedHelper(directory / "s", say_done, hang_up, say_done, hang_up, hang_up) as helper:
+        async with client_of(helper.path) as client:
+            await client.call(REMOVE)
+            await client.call(taps)
+            problem = await fail(client.call(taps))
+            assert (problem.code, problem.outcome) == (Code.UNAVAILABLE, Outcome.UNKNOWN)
+            assert helper.methods.count("delete_taps") == 4
+            assert helper.connections == 3
 
 
 async def test_a_helper_that_turns_the_caller_away_has_done_nothing(directory):

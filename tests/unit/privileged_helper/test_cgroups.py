@@ -1,6 +1,7 @@
 """On files that look like the kernel's. What the kernel does with them is for the lab."""
 
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -166,3 +167,16 @@ def test_a_link_in_the_place_of_a_cgroup_is_not_followed(
     with pytest.raises(OSError):
         cgroups.remove(VM)
     assert (elsewhere / VM).is_dir()
+
+
+def test_the_owner_may_read_what_a_vmm_uses_whatever_the_umask(root: Path, cgroups: Cgroups) -> None:
+    (root / "banger").mkdir(mode=0o700)  # of a helper of before
+    (root / "cgroup.subtree_control").write_text("memory pids\n")
+    (root / "banger" / "cgroup.subtree_control").write_text("memory pids\n")
+    before = os.umask(0o077)
+    try:
+        cgroups.prepare(VM)
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (root / "banger", root / "banger" / VM)]
+    assert modes == [0o755, 0o755]

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from banger.base.tasks import Supervisor
 from banger.base.units import MIB
 from banger.storage.contract import Root
 
@@ -23,9 +22,3 @@ def write_sparse(path: Path) -> None:
         file.write(b"begin".ljust(4096, b"!"))
         file.seek(8 * MIB - 4096)
         file.write(b"end".ljust(4096, b"!"))
-
-
-@pytest.fixture
-async def tasks():
-    async with Supervisor() as supervisor:
-        yield supervisor

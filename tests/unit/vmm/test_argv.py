@@ -48,7 +48,7 @@ GOLDEN = """
 -msg timestamp=on
 -kernel /k/vmlinux
 -initrd /s/initramfs
--append console=ttyS0 quiet tsc=reliable no_timer_check tsc_early_khz=2300000
+-append console=ttyS0 quiet reboot=t tsc=reliable no_timer_check tsc_early_khz=2300000
 -global virtio-mmio.force-legacy=false
 -chardev socket,id=control,fd=8,server=on,wait=off
 -mon chardev=control,mode=control
@@ -92,11 +92,14 @@ def test_kvm_gets_the_host_cpu_and_no_clock_arguments():
     argv = render(accelerator=Accelerator.KVM, tsc_khz=None)
     accel = argv.index("-accel")
     assert argv[accel : accel + 4] == ("-accel", "kvm", "-cpu", "host")
-    assert argv[argv.index("-append") + 1] == "console=ttyS0 quiet"
+    assert argv[argv.index("-append") + 1] == "console=ttyS0 quiet reboot=t"
 
 
 def test_an_unknown_frequency_is_not_guessed():
-    assert render_kernel_arguments(MACHINE, Accelerator.TCG, None) == "console=ttyS0 quiet no_timer_check"
+    assert (
+        render_kernel_arguments(MACHINE, Accelerator.TCG, None)
+        == "console=ttyS0 quiet reboot=t no_timer_check"
+    )
 
 
 def test_commas_and_quotes_in_paths_stay_within_their_value():

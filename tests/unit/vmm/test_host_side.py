@@ -1,6 +1,7 @@
 """What the QEMU back end looks at on the host: clock, KVM, logs, identity, memory, ports."""
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -116,6 +117,20 @@ def test_logs_are_rotated_bounded_and_read_from_the_end(tmp_path):
     assert logs.bound_log(log, limit_bytes=400)
     assert log.stat().st_size == 0
     assert (tmp_path / "serial.log.1").read_bytes().endswith(b"word\n")
+
+
+def test_a_log_is_emptied_even_where_its_end_finds_no_room(tmp_path, monkeypatch):
+    log = tmp_path / "serial.log"
+    log.write_bytes(b"x" * 5000)
+
+    def refuse(path, content):
+        assert log.stat().st_size == 0
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        logs.bound_log(log, limit_bytes=400)
+    assert log.stat().st_size == 0
 
 
 def test_the_last_panic_is_found(tmp_path):

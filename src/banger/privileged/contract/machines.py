@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from banger.privileged.contract.base import DESCRIPTORS_MAX, Done, Request
 from banger.privileged.contract.values import refuse, validate_tap, validate_vm
 
+JAIL_CGROUPS = "/sys/fs/cgroup/banger"  # one for each jailed VMM, by VM; everybody may read its numbers
 SECTOR_BYTES = 512
 SNAPSHOT_BYTES_MAX = 4 * 1024**4
 MEMORY_MIB_MAX = 1024 * 1024

@@ -25,6 +25,7 @@ VMM_OVERHEAD_MIB = 128  # Firecracker's own memory, and some page cache for its 
 PROCESSES_MAX = 64  # threads count: one for each vCPU, and a few
 _MEMBERSHIP = re.compile(f"0::/{PARENT}/({VM_PATTERN.pattern})")  # cgroups(7)
 _MIB = 1024 * 1024
+_MODE = 0o755
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_BYTES = 64 * 1024
 _CONTAINER_HINT = (
@@ -145,8 +146,11 @@ class Cgroups:
             raise
 
     def _make(self, parts: tuple[str, ...]) -> None:
-        with self._open(*parts[:-1]) as directory, suppress(FileExistsError):
-            os.mkdir(parts[-1], 0o755, dir_fd=directory)
+        """The owner, who is not root, reads there what a VMM uses."""
+        with self._open(*parts[:-1]) as directory:
+            with suppress(FileExistsError):
+                os.mkdir(parts[-1], _MODE, dir_fd=directory)
+            os.chmod(parts[-1], _MODE, dir_fd=directory)  # whatever the umask says
 
     def _read(self, *parts: str) -> str:
         with self._open() as root:

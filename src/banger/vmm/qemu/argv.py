@@ -38,6 +38,9 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 # Room for translated code. A small buffer is flushed over and over and makes logins slow, an unbounded
 # one (1 GiB) lets a busy guest take memory that no one asked for.
 _TCG_CODE_MIB = 256
+# A guest that reboots does so by a triple fault, which the processor itself reports. By default it writes to ACPI's
+# reset register, and on nested KVM under emulation that write was lost every second time: the guest hung for ever.
+_RESET = "reboot=t"
 
 
 def render_argv(
@@ -84,7 +87,7 @@ def render_kernel_arguments(machine: Machine, accelerator: Accelerator, tsc_khz:
         clock = ("no_timer_check",)
         if tsc_khz is not None:
             clock = ("tsc=reliable", "no_timer_check", f"tsc_early_khz={tsc_khz}")
-    return " ".join((*machine.kernel_arguments, *clock))
+    return " ".join((*machine.kernel_arguments, _RESET, *clock))
 
 
 def _escape(value: str) -> str:
