@@ -1,7 +1,23 @@
-"""What the daemon hands to a service with a call: how to report, and a caller's stream. No transport here."""
+"""What the daemon and services hand to a service with a call: a caller's stream, a verdict. No transport here."""
 
-from collections.abc import AsyncIterator
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
+
+from banger.base.progress import Progress
+
+
+class End(NamedTuple):
+    """What is to happen with a VM that nobody needs any more, and the reason in words for people."""
+
+    delete: bool
+    reason: str
+
+
+class Perform(Protocol):
+    """Does what a service begins by itself as an operation, which is recorded like one that somebody asked for."""
+
+    async def __call__(self, kind: str, subject: str, work: Callable[[Progress], Awaitable[Any]]) -> None:
+        """Returns when it has ended, however that was. Raises Problem when it cannot begin."""
 
 
 class Stdin(NamedTuple):

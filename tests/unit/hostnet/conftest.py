@@ -39,7 +39,7 @@ async def bridged(root) -> SlowRoot:
 @pytest.fixture(autouse=True)
 def _plain_names(monkeypatch):
     """`test_names` has the real ones."""
-    monkeypatch.setattr("banger.services.hostnet.bridge.NameServer", FakeNames)
+    monkeypatch.setattr("banger.services.hostnet.zone.NameServer", FakeNames)
 
 
 @pytest.fixture

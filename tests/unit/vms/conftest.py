@@ -18,7 +18,7 @@ from banger.guest.entries import Listener
 from banger.guest.fake import FakeGuest
 from banger.guest.sshkeys import KeyPair, make_key_pair
 from banger.images.shelf import Stored
-from banger.model.config import Config
+from banger.model.config import Config, LimitKeys
 from banger.model.image import ImageManifest
 from banger.model.kernel import KernelManifest
 from banger.model.network import parse_bridge_cidr
@@ -30,8 +30,8 @@ from banger.services.hostnet.bridge import Allowances, BridgeNetwork
 from banger.services.hostnet.contract import Standing
 from banger.services.hostnet.service import HostNetwork
 from banger.services.vms.layout import Layouts
-from banger.services.vms.lifecycle import Surroundings
 from banger.services.vms.service import VmService
+from banger.services.vms.surroundings import Surroundings
 from banger.storage.choose import Storage
 from banger.storage.clone import CopyDriver
 from banger.storage.contract import RootDriver
@@ -209,7 +209,7 @@ def world(root: Path, privileged: FakePrivileged | None, drivers: list[RootDrive
         networks=None,  # type: ignore[arg-type]  # made with the service
         storage=storage,
         privileged=privileged,
-        config=Config(),
+        config=Config(limits=LimitKeys(disk_overcommit=1000, memory_overcommit=100)),
         host=HostSize(cpus=4, memory_bytes=8 * GIB),
         layouts=Layouts(root / "vms", root / "run"),
         owner_key_path=root / "id_ed25519",

@@ -14,6 +14,7 @@ from banger.base.units import GIB, MIB
 from banger.model.ports import PORTS_MAX, parse_publish, render_publish
 from banger.model.sizing import HostSize
 from banger.model.vm import NetworkMode, Origin
+from banger.services.vms.room import Room
 
 
 @pytest.fixture(params=["bridge", "user"])
@@ -32,7 +33,7 @@ in_user_mode = pytest.mark.parametrize("mode", ["user"], indirect=True)
 
 @pytest.fixture(autouse=True)
 def _plain_names(monkeypatch):
-    monkeypatch.setattr("banger.services.hostnet.bridge.NameServer", FakeNames)
+    monkeypatch.setattr("banger.services.hostnet.zone.NameServer", FakeNames)
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ async def test_the_same_size_is_no_change_of_the_disk(vms, world):
         ({"memory_mib": 1}, "1 MiB"),
         ({"memory_mib": 512 * 1024}, "more than this host has"),
         ({"disk_size_bytes": 10**18}, "a disk of"),
-        ({"disk_size_bytes": 15 * 1024 * GIB}, "does not fit"),
+        ({"disk_size_bytes": 15 * 1024 * GIB}, "do not fit"),
     ],
 )
 async def test_sizes_that_cannot_be_are_refused_and_nothing_is_changed(vms, world, change, words):
@@ -157,14 +158,13 @@ async def test_sizes_that_cannot_be_are_refused_and_nothing_is_changed(vms, worl
 async def test_what_does_not_grow_needs_no_room(vms, world, privileged, monkeypatch):
     """The host may have filled up since the VM was made: that is no reason to refuse another change."""
     await create(vms, "web", start=False, memory_mib=512)
-    monkeypatch.setattr("banger.services.vms.preparation.free_bytes", lambda _: 0)
-    small = world.around._replace(networks=vms._around.networks, host=HostSize(cpus=1, memory_bytes=64 * MIB))
-    vms._around = small
+    monkeypatch.setattr("banger.services.vms.room.free_bytes", lambda _: 0)
+    vms._room = Room(world.around._replace(host=HostSize(cpus=1, memory_bytes=64 * MIB)))
     assert (await vms.set(VmSet(vm="web", nat=True))).vm.spec.nat
     assert (await vms.set(VmSet(vm="web", vcpus=2))).vm.spec.vcpus == 2
     assert (await vms.set(VmSet(vm="web", memory_mib=256))).vm.spec.memory_mib == 256
     assert "memory" in (await refuse(vms.set(VmSet(vm="web", memory_mib=257)))).brief
-    assert "does not fit" in (await refuse(vms.set(VmSet(vm="web", disk_size_bytes=32 * GIB)))).brief
+    assert "do not fit" in (await refuse(vms.set(VmSet(vm="web", disk_size_bytes=32 * GIB)))).brief
 
 
 async def test_nothing_to_change_is_told(vms):
@@ -352,7 +352,7 @@ async def test_one_host_port_of_one_vm_leads_to_one_place(vms, host):
         problem = await refuse(vms.publish(VmPublish(vm="web", port=other)))
         assert problem.code is Code.CONFLICT
         assert "want the same port" in problem.brief
-        assert problem.hint == "banger vm unpublish web PORT"
+        assert problem.hint == f"banger vm unpublish web {port}"
     assert find(vms, "web").spec.publish == (parse_publish(port),)
 
 
@@ -361,12 +361,14 @@ async def test_a_port_of_another_vm_is_refused(vms, host):
     (port,) = free_ports(1)
     one = await create(vms, "one", publish=[port])
     await create(vms, "two")
-    assert (await refuse(vms.publish(VmPublish(vm="two", port=port)))).code is Code.CONFLICT
+    problem = await refuse(vms.publish(VmPublish(vm="two", port=port)))
+    assert (problem.code, problem.hint) == (Code.CONFLICT, f"banger vm unpublish one {port}")
+    assert problem.brief.endswith("of the host is published by one")
     assert len(host.published()) == 1
     await vms.stop(VmStop(vm="one"), QUIET)
     await vms.publish(VmPublish(vm="two", port=port))
     problem = await refuse_start(vms, "one")
-    assert problem.code is Code.CONFLICT
+    assert (problem.code, problem.hint) == (Code.CONFLICT, f"banger vm unpublish two {port}")
     assert find(vms, "one").address == one.address
 
 

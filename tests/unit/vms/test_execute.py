@@ -89,7 +89,7 @@ async def test_delete_after_removes_the_vm_however_the_command_ends(vms, vm, wor
 
 
 async def test_a_vm_made_for_a_command_that_never_comes_is_deleted(vms, world, monkeypatch):
-    monkeypatch.setattr("banger.services.vms.service._EPHEMERAL_GRACE_S", 0.05)
+    monkeypatch.setattr("banger.services.vms.departure._EPHEMERAL_GRACE_S", 0.05)
     await vms.create(VmCreate(name="brief", ephemeral=True), QUIET)
     async with asyncio.timeout(5):
         while world.leftovers():
@@ -97,7 +97,7 @@ async def test_a_vm_made_for_a_command_that_never_comes_is_deleted(vms, world, m
 
 
 async def test_a_vm_made_for_a_command_outlives_the_grace_while_it_runs(vms, world, monkeypatch):
-    monkeypatch.setattr("banger.services.vms.service._EPHEMERAL_GRACE_S", 0.05)
+    monkeypatch.setattr("banger.services.vms.departure._EPHEMERAL_GRACE_S", 0.05)
     await vms.create(VmCreate(name="brief", ephemeral=True), QUIET)
     caller = Caller()
     await vms.execute(VmExec(vm="brief", argv=["sleep", "0.3"], delete_after=True), caller)

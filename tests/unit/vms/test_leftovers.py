@@ -8,6 +8,10 @@ from banger.services.vms.leftovers import remove_leftovers
 LIVE, FIRST, SECOND = "0123456789ab", "111111111111", "222222222222"
 
 
+def is_live(vm_id):
+    return vm_id == LIVE
+
+
 class Root:
     def __init__(self, refusals):
         self.refusals = refusals
@@ -32,7 +36,7 @@ def snapshot(vm):
 
 async def test_jails_go_before_root_disks_and_what_a_live_vm_has_stays():
     root = Root({})
-    await remove_leftovers(root, {LIVE})
+    await remove_leftovers(root, is_live)
     assert root.removed == [
         ("remove_jail", FIRST),
         ("remove_jail", SECOND),
@@ -44,12 +48,12 @@ async def test_jails_go_before_root_disks_and_what_a_live_vm_has_stays():
 async def test_one_that_cannot_be_removed_keeps_nobody_from_the_others():
     stuck = conflict("somebody has it open")
     root = Root({("remove_jail", FIRST): stuck, ("detach_snapshot", FIRST): stuck})
-    await remove_leftovers(root, {LIVE})
+    await remove_leftovers(root, is_live)
     assert root.removed == [("remove_jail", SECOND), ("detach_snapshot", SECOND)]
 
 
 async def test_a_root_that_cannot_be_asked_is_no_reason_to_fail():
     root = Root({("list_jails", ""): unavailable("gone")})
-    await remove_leftovers(root, {LIVE})
-    await remove_leftovers(None, {LIVE})
+    await remove_leftovers(root, is_live)
+    await remove_leftovers(None, is_live)
     assert root.removed == []

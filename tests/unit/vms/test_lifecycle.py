@@ -85,8 +85,9 @@ async def test_stop_and_start_keep_the_disks_and_the_port(vms, world):
 
 async def test_stop_is_idempotent_and_start_is_not(vms):
     await vms.create(VmCreate(name="web"), QUIET)
-    with pytest.raises(Problem, match="running already"):
+    with pytest.raises(Problem, match="running already") as caught:
         await vms.start(VmStart(vm="web"), QUIET)
+    assert caught.value.hint == "banger vm show web"
     await vms.stop(VmStop(vm="web"), QUIET)
     assert (await vms.stop(VmStop(vm="web"), QUIET)).vm.state is VmState.STOPPED
 
@@ -154,7 +155,7 @@ async def test_list_shows_the_running_ones_unless_asked(vms):
         (VmCreate(memory_mib=0), "0 MiB"),
         (VmCreate(memory_mib=512 * 1024), "more than this host has"),
         (VmCreate(disk_size_bytes=0), "a disk of 0 B"),
-        (VmCreate(disk_size_bytes=15 * 1024 * GIB), "does not fit"),
+        (VmCreate(disk_size_bytes=15 * 1024 * GIB), "do not fit"),
         (VmCreate(disk_size_bytes=64 * MIB - 1), "a disk of"),
         (VmCreate(system_overlay_size_bytes=10**18), "a disk of"),
         (VmCreate(image="nope"), "'nope'"),
@@ -252,13 +253,22 @@ async def test_a_vm_killed_from_outside_is_reported_cleaned_and_startable(vms, w
     assert (await vms.start(VmStart(vm="web"), QUIET)).vm.state is VmState.RUNNING
 
 
-async def test_a_guest_that_powers_off_by_itself_is_stopped(vms, world):
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        ("on_power_off", "the guest powered off"),
+        ("on_reboot", "the guest rebooted, which ends a VM here (banger vm start web)"),
+    ],
+)
+async def test_a_guest_that_ends_by_itself_is_stopped_and_says_why(vms, world, way, why):
     await vms.create(VmCreate(name="web"), QUIET)
-    world.guests[0].on_power_off()
+    getattr(world.guests[0], way)()
     async with asyncio.timeout(5):
         while vms.show(VmShow(vm="web")).vm.state is VmState.RUNNING:
             await asyncio.sleep(0.001)
-    assert vms.show(VmShow(vm="web")).vm.state is VmState.STOPPED
+    found = vms.show(VmShow(vm="web")).vm
+    assert (found.state, found.stopped_because) == (VmState.STOPPED, why)
+    assert (await vms.start(VmStart(vm="web"), QUIET)).vm.stopped_because == ""
 
 
 async def test_ssh_waits_for_a_listener_and_says_what_it_waited_for(vms, world):
@@ -334,7 +344,7 @@ async def test_a_stop_that_failed_can_be_repeated(vms, world):
 
 
 async def test_waiting_for_ssh_fails_when_nothing_listens(vms, world, monkeypatch):
-    monkeypatch.setattr("banger.services.vms.lifecycle._SSH_S", 0.05)
+    monkeypatch.setattr("banger.services.vms.capabilities.ssh._WAIT_S", 0.05)
     await vms.create(VmCreate(name="web", start=False), QUIET)
     task = asyncio.create_task(vms.start(VmStart(vm="web", wait_ssh=True), QUIET))
     while not world.guests:

@@ -39,7 +39,7 @@ def privileged():
 
 @pytest.fixture(autouse=True)
 def _plain_names(monkeypatch):
-    monkeypatch.setattr("banger.services.hostnet.bridge.NameServer", FakeNames)
+    monkeypatch.setattr("banger.services.hostnet.zone.NameServer", FakeNames)
 
 
 @pytest.fixture
@@ -298,10 +298,8 @@ async def test_another_daemon_takes_over_the_places_of_what_runs(world, privileg
     world.vmm.host.kill(dead.runtime.pid)
     privileged.forget()
     async with open_again(world, privileged) as second:
-        assert privileged.begun == [
-            "list_jails",
-            "list_snapshots",
-        ]  # nothing is changed before all that runs is known
+        # the dead one's place is given back; nothing else is changed before all that runs is known
+        assert privileged.begun == ["release_guest", "list_jails", "list_snapshots"]
         assert await second._around.networks.choose() == (NetworkMode.BRIDGE, "", "")
         await settle()
         assert list(privileged.guests) == [web.runtime.tap]

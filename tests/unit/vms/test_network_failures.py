@@ -36,7 +36,7 @@ def privileged():
 
 @pytest.fixture(autouse=True)
 def _plain_names(monkeypatch):
-    monkeypatch.setattr("banger.services.hostnet.bridge.NameServer", FakeNames)
+    monkeypatch.setattr("banger.services.hostnet.zone.NameServer", FakeNames)
 
 
 # Boots that fail

@@ -45,9 +45,8 @@ def privileged():
 
 
 @pytest.fixture
-async def drivers(privileged):
-    async with Supervisor() as tasks:
-        yield [SnapshotDriver(privileged, LIMIT, tasks), Qcow2Driver(), CopyDriver()]
+def drivers(privileged):
+    return [SnapshotDriver(privileged, LIMIT), Qcow2Driver(), CopyDriver()]
 
 
 @pytest.fixture
@@ -233,7 +232,7 @@ async def test_a_disk_that_cannot_be_detached_is_replaced_at_the_next_start(vms,
     vm = await create(vms)
     privileged.fail_next("detach_snapshot", conflict("it is in use"))
     assert (await vms.stop(VmStop(vm="web"), QUIET)).vm.state is VmState.STOPPED
-    assert "still attached" in caplog.text
+    assert "something may be left" in caplog.text
     assert list(privileged.snapshots.attached) == [vm.id]
     assert (await vms.start(VmStart(vm="web"), QUIET)).vm.state is VmState.RUNNING
 
@@ -349,8 +348,7 @@ async def test_a_copy_is_measured_and_must_fit(vms, world, monkeypatch):
     assert details.vm.root_driver is StorageDriver.COPY
     assert MIB <= details.disk_use.root_bytes < 2 * MIB
     assert (await vms.prune(VmPrune(dry_run=True))).freed_bytes >= MIB
-    monkeypatch.setattr("banger.services.vms.preparation.free_bytes", lambda path: 64 * MIB)
-    monkeypatch.setattr(CopyDriver, "estimate_bytes", lambda self, image: 100 * MIB)
+    monkeypatch.setattr(CopyDriver, "estimate_bytes", lambda self, image: 1 << 60)
     with pytest.raises(Problem, match="a copy of the image") as caught:
         await vms.create(VmCreate(name="other", start=False, disk_size_bytes=64 * MIB), QUIET)
     assert caught.value.code is Code.NO_SPACE

@@ -14,11 +14,13 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from banger.base.locks import RankedLock
 from banger.base.problem import Code, Outcome, Problem, unavailable
 from banger.base.tasks import Supervisor
 from banger.model.machine import PortForward, TapNetwork
+from banger.model.ranks import Rank
 from banger.model.vm import NetworkMode, VmRuntime
-from banger.network.bridge import ZONE, BridgePlan, check_overlap, list_denied
+from banger.network.bridge import BridgePlan, check_overlap, list_denied
 from banger.network.ports import hold_port
 from banger.network.user import SSH_PORT
 from banger.privileged.contract.base import Privileged
@@ -27,14 +29,11 @@ from banger.privileged.contract.network import (
     ApplyGuests,
     EnsureBridge,
     ListRoutes,
-    OpenDns,
     PublishPorts,
     ReleaseGuest,
     RemoveBridge,
     Route,
-    RouteNames,
     UnpublishPorts,
-    UnrouteNames,
 )
 from banger.privileged.contract.processes import Hello
 from banger.privileged.contract.values import Guest, Policy, PublishedPort
@@ -43,6 +42,7 @@ from banger.services.hostnet.lease import BridgeLease
 from banger.services.hostnet.names import NameServer
 from banger.services.hostnet.pool import TapPool
 from banger.services.hostnet.told import told
+from banger.services.hostnet.zone import Named, Zone
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 15.0
@@ -63,6 +63,10 @@ class Admitted(NamedTuple):
     guest: Guest
     ports: dict[PortForward, socket.socket]
 
+    @property
+    def named(self) -> Named:
+        return Named(self.name, self.guest.address, self.guest.nat)
+
 
 class BridgeNetwork:
     """`adopt` what runs, then `open`; `close` last."""
@@ -77,18 +81,26 @@ class BridgeNetwork:
         tasks: Supervisor,
     ) -> None:
         self.plan = plan
-        self.names: NameServer | None = None
-        self.names_reason = ""
         self._privileged = privileged
+        self._zone = Zone(privileged, plan)
         self._allowances = allowances
         self._tasks = tasks
         self._pool = TapPool(privileged, plan.name, pool_target, tasks)
         self._guests: dict[str, Admitted] = {}
-        self._making = asyncio.Lock()
+        self._making = RankedLock(Rank.BRIDGE, "the making of the bridge")
         self._times_made = 0
         self._in_doubt = False
         self._denied: tuple[str, ...] = ()
         self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def names(self) -> NameServer | None:
+        return self._zone.server
+
+    @property
+    def names_reason(self) -> str:
+        """Why names are not served; empty while they are."""
+        return self._zone.reason
 
     @property
     def privileged(self) -> Privileged:
@@ -124,12 +136,7 @@ class BridgeNetwork:
             await self._pool.sweep({admitted.guest.tap for admitted in self._guests.values()})
         self._times_made += 1
         self._pool.fill()
-        self.names_reason = ""
-        try:
-            await self._serve_names()
-        except (Problem, OSError) as problem:
-            self.names_reason = str(problem)
-            _log.warning("names are not served", extra={"why": str(problem)})
+        await self._zone.serve(admitted.named for admitted in tuple(self._guests.values()))
 
     async def _apply(self, routes: Iterable[Route]) -> None:
         self._denied = list_denied(self.plan, routes)
@@ -161,25 +168,24 @@ class BridgeNetwork:
         if fresh:
             _log.warning("somebody has taken the bridge or its tables away: they are made anew")
         routes = (await self._privileged.call(ListRoutes())).result.routes
-        if fresh or list_denied(self.plan, routes) != self._denied or self.names is None:
+        if fresh or self._in_doubt or list_denied(self.plan, routes) != self._denied or self.names is None:
             await self._make_anew(times_made)
 
-    async def _serve_names(self) -> None:
-        """The sockets are the bridge's address's: a bridge made anew wants new ones."""
-        if self.names is not None:
-            names, self.names = self.names, None
-            await names.close()
-        reply = await self._privileged.call(OpenDns(bridge=self.plan.name))
-        udp, tcp = reply.descriptors
-        self.names = NameServer(udp, tcp, zone=ZONE, server=self.plan.interface)
-        for admitted in self._guests.values():
-            self._register(admitted)
-        try:
-            await self._privileged.call(RouteNames(bridge=self.plan.name, zone=ZONE))
-        except Problem as problem:
-            if problem.code is not Code.UNAVAILABLE:
-                raise
-            self.names_reason = problem.brief
+    async def repair(self) -> list[str]:
+        """As the watch does, now; and taps that nobody has go. Says what went."""
+        await self._look_after()
+        strays = await self._pool.sweep({admitted.guest.tap for admitted in self._guests.values()})
+        return [f"tap {name}" for name in strays]
+
+    def has(self, vm_id: str) -> bool:
+        return vm_id in self._guests
+
+    def rename(self, vm_id: str, name: str) -> None:
+        """Of a guest that runs: the old name is nobody's at once."""
+        before = self._guests[vm_id]
+        self._guests[vm_id] = changed = before._replace(name=name)
+        self._zone.unregister(before.name)
+        self._zone.register(changed.named)
 
     # One guest
 
@@ -213,7 +219,7 @@ class BridgeNetwork:
         admitted = self._note(wish, tap.name, wish.address)
         await self._privileged.call(AdmitGuest(bridge=self.plan.name, guest=admitted.guest))
         await self.publish(wish.vm_id, wish.publish)
-        self._register(admitted)
+        self._zone.register(admitted.named)
         return self._describe(admitted.guest, tap.descriptor)
 
     async def _enter_again(self, wish: Wish, runtime: VmRuntime, undo: AsyncExitStack) -> Lease:
@@ -226,6 +232,12 @@ class BridgeNetwork:
                 _log.warning(
                     "a port is not published any more", extra={"vm": wish.vm_id, "why": problem.brief}
                 )
+        if self._times_made:  # else the kernel is told when the bridge is made
+            with self._doubted("a guest is not admitted yet"):
+                await self._readmit(admitted.guest)
+                if admitted.ports:
+                    await self._lead(admitted.guest, admitted.ports)
+            self._zone.register(admitted.named)
         return self._describe(admitted.guest, None)
 
     async def set_nat(self, vm_id: str, nat: bool) -> None:
@@ -235,10 +247,12 @@ class BridgeNetwork:
         self._guests[vm_id] = changed = before._replace(guest=replace(before.guest, nat=nat))
         try:
             await self._readmit(changed.guest)
-        except BaseException:
+        except BaseException as error:
             self._guests[vm_id] = before
+            if not (isinstance(error, Problem) and error.outcome is Outcome.NOT_STARTED):
+                self._in_doubt = True
             raise
-        self._register(changed)
+        self._zone.register(changed.named)
 
     async def publish(self, vm_id: str, forwards: Iterable[PortForward]) -> None:
         """All or none. Raises `conflict` for a port that is taken. Noted first: whoever leaves before the answer
@@ -281,11 +295,9 @@ class BridgeNetwork:
         for admitted in self._guests.values():
             for held in admitted.ports.values():
                 held.close()
-        if self.names is not None:
-            await self.names.close()
+        await self._zone.close()
         await self._pool.close()
-        with told(_log, "names are still routed to the bridge"):
-            await self._privileged.call(UnrouteNames(bridge=self.plan.name))
+        await self._zone.unroute()
         if not self._guests:
             with told(_log, "the bridge is still there"):
                 await self._privileged.call(RemoveBridge(bridge=self.plan.name))
@@ -336,8 +348,7 @@ class BridgeNetwork:
         admitted = self._guests.get(vm_id)
         if admitted is None:
             return
-        if self.names is not None:
-            self.names.unregister(admitted.name)
+        self._zone.unregister(admitted.name)
         with self._doubted("a port is still published"):
             await self.unpublish(vm_id, tuple(admitted.ports))
         del self._guests[vm_id]  # before the call: tables that are made anew after it must not have the guest
@@ -355,11 +366,6 @@ class BridgeNetwork:
         except Problem as problem:
             self._in_doubt = True
             _log.warning(what, extra={"why": problem.brief})
-
-    def _register(self, admitted: Admitted) -> None:
-        if self.names is not None:
-            self.names.register(admitted.name, admitted.guest.address)
-            self.names.set_forwarding(admitted.guest.address, admitted.guest.nat)
 
     def _describe(self, guest: Guest, descriptor: int | None) -> Lease:
         return Lease(

@@ -69,6 +69,7 @@ class TapPool:
         self._refill: asyncio.Task[None] | None = None
         self._generation = 0
         self._surplus: list[PooledTap] = []
+        self._made: set[str] = set()
         self._shrink: asyncio.Task[None] | None = None
 
     @property
@@ -83,14 +84,17 @@ class TapPool:
         if self._refill is None and self._missing() > 0:
             self._refill = self._tasks.start(self._make(), name="refill taps")
 
-    async def sweep(self, used: Collection[str]) -> None:
-        """Before the first tap of our own: those of VMs that run are used, all others are of a daemon before us, which
-        was killed while it lent one to a VMM (`vmm/firecracker/tap.py`)."""
+    async def sweep(self, used: Collection[str]) -> tuple[str, ...]:
+        """Those of VMs that run are used, and some are ours; all others are of a daemon before us, which was killed
+        while it lent one to a VMM (`vmm/firecracker/tap.py`). Returns the names of what went."""
         with told(_log, "taps of a daemon before could not be deleted"):
             found = (await self._privileged.call(ListTaps(bridge=self._bridge))).result.taps
-            if strays := tuple(tap.name for tap in found if tap.name not in used):
+            strays = tuple(tap.name for tap in found if tap.name not in used and tap.name not in self._made)
+            if strays:
                 _log.info("deleting taps that no VM has", extra={"taps": ", ".join(strays)})
                 await self._privileged.call(DeleteTaps(taps=strays[:TAPS_MAX]))
+                return strays[:TAPS_MAX]
+        return ()
 
     async def close(self) -> None:
         """Deletes what is parked."""
@@ -110,7 +114,7 @@ class TapPool:
             if tap.alive:
                 self.fill()
                 return tap
-            os.close(tap.descriptor)
+            self._close(tap)
         waiter: asyncio.Future[PooledTap] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self.fill()
@@ -134,6 +138,7 @@ class TapPool:
                 )
                 for tap, descriptor in zip(reply.result.taps, reply.descriptors, strict=True):
                     os.set_blocking(descriptor, False)
+                    self._made.add(tap.name)
                     self._park(PooledTap(tap.name, descriptor, generation))
         except Problem as problem:
             waiting, self._waiting = self._waiting, deque()
@@ -147,7 +152,7 @@ class TapPool:
     def give_back(self, tap: PooledTap) -> None:
         """Down again: parked for the next, or deleted where enough are."""
         if not tap.alive:
-            os.close(tap.descriptor)
+            self._close(tap)
         else:
             _drain(tap.descriptor)
             self._park(tap)
@@ -174,6 +179,10 @@ class TapPool:
         else:
             self._discard(tap)
 
+    def _close(self, tap: PooledTap) -> None:
+        os.close(tap.descriptor)
+        self._made.discard(tap.name)
+
     def _discard(self, tap: PooledTap) -> None:
         self._surplus.append(tap)
         if self._shrink is None:
@@ -190,7 +199,7 @@ class TapPool:
                         await self._privileged.call(DeleteTaps(taps=tuple(tap.name for tap in taps)))
                 finally:
                     for tap in taps:
-                        os.close(tap.descriptor)
+                        self._close(tap)
         finally:
             self._shrink = None
 

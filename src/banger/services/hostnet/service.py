@@ -101,6 +101,19 @@ class HostNetwork:
             return nullcontext()
         return self._bridge.adopt(wish, runtime)
 
+    async def repair(self) -> list[str]:
+        """What the host should have is made good where somebody has taken it away. Says what went. Raises a Problem
+        where the host cannot be asked."""
+        if self._bridge is None or self._opening is None or self._failure is not None:
+            return []
+        await asyncio.wait((self._opening,))
+        return await self._bridge.repair() if self._failure is None else []
+
+    def rename(self, vm_id: str, name: str) -> None:
+        """Of a VM that runs. In user mode nobody knows names."""
+        if self._bridge is not None and self._bridge.has(vm_id):
+            self._bridge.rename(vm_id, name)
+
     async def set_nat(self, vm: VmRecord, nat: bool) -> None:
         await (await self._get_bridge(vm)).set_nat(vm.id, nat)
 

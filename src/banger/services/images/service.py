@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from banger.base.clock import utc_now
-from banger.base.problem import bad_request, not_found
+from banger.base.problem import Problem, bad_request, not_found
 from banger.base.progress import Progress, stage
 from banger.images import catalog, rootfs_debian, rootfs_tar
 from banger.images.ext4 import digest_disk, is_ext4
@@ -37,11 +37,11 @@ class ImageService:
         self,
         directory: Path,
         *,
-        users_of: Callable[[ImageManifest], Sequence[str]] = lambda _: (),
+        users_of: Callable[[str], Sequence[str]] = lambda _: (),
         builders: Mapping[str, Builder] | None = None,
         ownership: Ownership | None = None,
     ) -> None:
-        """`users_of` names the VMs whose disks stand on a build (by the manifest's id)."""
+        """`users_of` names the VMs whose disks stand on a build, by the name of its directory (NAME@ID)."""
         ownership = ownership or Ownership()
         self._builders = builders or make_builders(ownership)
         self._shelf = Shelf(
@@ -59,6 +59,11 @@ class ImageService:
         """All published images by name; damaged ones are left out (`get` says what is wrong with one)."""
         stored, _ = await asyncio.to_thread(self._shelf.read_all)
         return [image.manifest for image in stored]
+
+    async def list_damaged(self) -> list[Problem]:
+        """What is wrong with those that `list_images` leaves out, each with the command that makes it anew."""
+        _, problems = await asyncio.to_thread(self._shelf.read_all)
+        return problems
 
     async def show(self, name: str) -> ImageManifest:
         return (await self.get(name)).manifest

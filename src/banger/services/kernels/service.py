@@ -17,7 +17,7 @@ import msgspec
 
 from banger.base.clock import utc_now
 from banger.base.files import write_atomic
-from banger.base.problem import not_found, unavailable
+from banger.base.problem import Problem, not_found, unavailable
 from banger.base.progress import Progress, stage
 from banger.images import catalog, kernel_package, kernel_source
 from banger.images.ext4 import is_ext4
@@ -48,10 +48,11 @@ class KernelService:
         directory: Path,
         guest_program: Path,
         *,
-        users_of: Callable[[KernelManifest], Sequence[str]] = lambda _: (),
+        users_of: Callable[[str], Sequence[str]] = lambda _: (),
         builders: Mapping[str, Builder] = BUILDERS,
     ) -> None:
-        """`users_of` names the VMs that use a build; `guest_program` is the static executable for /init."""
+        """`users_of` names the VMs that use a build, by the name of its directory (NAME@ID);
+        `guest_program` is the static executable for /init."""
         self._guest_program = guest_program
         self._builders = builders
         self._shelf = Shelf(
@@ -72,6 +73,11 @@ class KernelService:
         """All published kernels by name; damaged ones are left out (`get` says what is wrong with one)."""
         stored, _ = await asyncio.to_thread(self._shelf.read_all)
         return [kernel.manifest for kernel in stored]
+
+    async def list_damaged(self) -> list[Problem]:
+        """What is wrong with those that `list_kernels` leaves out, each with the command that makes it anew."""
+        _, problems = await asyncio.to_thread(self._shelf.read_all)
+        return problems
 
     async def show(self, name: str) -> KernelManifest:
         return (await self.get(name)).manifest

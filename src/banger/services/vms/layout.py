@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from banger.base.files import remove_tree
+from banger.base.files import remove_tree, remove_unfinished
 from banger.model.names import ID_LENGTH
 from banger.vmm.contract import Place
 
@@ -40,6 +40,10 @@ class Layout(NamedTuple):
 
     def ensure_runtime(self) -> None:
         self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def remove_unfinished(self) -> None:
+        """Files that somebody who died was writing."""
+        remove_unfinished(self.state)
 
     def remove(self) -> None:
         """Everything the VM has on disk. Idempotent."""

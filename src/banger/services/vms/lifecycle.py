@@ -1,4 +1,4 @@
-"""A VM's state changes: start, stop, kill, removal, adoption. The caller holds the VM's lock.
+"""A VM's state changes: start, stop, kill, removal. The caller holds the VM's lock.
 
 Owns the table of live VMs and is the only writer of a record's state. Each change is written before what it
 announces is done, so that whoever comes after a crash knows what to look for.
@@ -6,182 +6,171 @@ announces is done, so that whoever comes after a crash knows what to look for.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import msgspec
 
-from banger.api.vm import Posture
-from banger.base.clock import Entropy, monotonic, utc_now
-from banger.base.problem import Code, Outcome, Problem
-from banger.base.progress import Progress, stage
-from banger.base.tasks import Supervisor
+from banger.base.clock import monotonic
+from banger.base.problem import Code, Problem, unavailable
+from banger.base.progress import Progress, Silent, stage
+from banger.base.tasks import Supervisor, in_thread
 from banger.guest.agent import Agent
 from banger.guest.link import Link
-from banger.guest.sshkeys import KeyPair
-from banger.model.config import Config
-from banger.model.machine import Disk
-from banger.model.sizing import HostSize
-from banger.model.vm import LIVE, NetworkMode, VmRecord, VmRuntime, VmState
-from banger.network.user import SSH_PORT
-from banger.privileged.contract.base import Privileged
-from banger.services.hostnet.contract import Lease, Standing, Wish
-from banger.services.hostnet.service import HostNetwork
-from banger.services.images.service import ImageService
-from banger.services.kernels.service import KernelService, StoredKernel
-from banger.services.vms.boot import Booted, BootPlan, Record, boot, guest_stages
-from banger.services.vms.layout import Layout, Layouts
+from banger.model.vm import LIVE, NetworkMode, VmRecord, VmState
+from banger.services.vms.boot import guest_stages, wait_welcome, write_initramfs
+from banger.services.vms.capabilities.contract import Capability, Started, Wants
+from banger.services.vms.capabilities.registration import make_capabilities
+from banger.services.vms.holds import Holds, Start
 from banger.services.vms.live import LiveVm, LiveVms, OnExit
-from banger.services.vms.plan import GuestKeys, compose_boot_config, compose_machine, locate_root
+from banger.services.vms.plan import compose_boot_config, compose_machine, require_image
+from banger.services.vms.room import Room
+from banger.services.vms.rows import Rows
+from banger.services.vms.steps import AttachRoot, JoinNetwork, StartVmm
+from banger.services.vms.surroundings import Surroundings
 from banger.services.vms.timing import Stopwatch
-from banger.storage.choose import Storage
-from banger.storage.contract import Root, RootDriver
-from banger.store.contract import VmRepository
-from banger.vmm.contract import Capability, Exit, Handle, Liveness, Vmm
+from banger.vmm import contract as vmm_contract
+from banger.vmm.contract import Exit
+from banger.vmm.exits import REBOOT, explain_end
 
 _log = logging.getLogger(__name__)
 _AGENT_ANSWER_S = 5.0
-_ADOPTION_S = 5.0
-_ADOPTION_ATTEMPTS = 4
 _PORT_ATTEMPTS = 4
-_SSH_S = 60.0
-
-
-class Backends(Protocol):
-    """Which VMM boots a VM here and what its root disk is, and what there is to say about it."""
-
-    async def choose_driver(self, network: Standing) -> RootDriver:
-        """Of a new VM's root disk. Raises `unavailable` where no VMM could run it."""
-
-    async def choose(self, vm: VmRecord, network: Standing) -> Vmm:
-        """One that can read the VM's root disk and be on this network. Raises `unavailable`."""
-
-    def by_name(self, name: str) -> Vmm: ...
-
-    def list(self) -> Sequence[Vmm]:
-        """All of them, whatever this host can run."""
-
-    def explain(self, vm: VmRecord) -> Posture: ...
-
-
-class Surroundings(NamedTuple):
-    """What the service works with. Adapters come in here and nowhere else. `privileged` is the way to root, if any."""
-
-    vms: VmRepository
-    images: ImageService
-    kernels: KernelService
-    backends: Backends
-    networks: HostNetwork
-    storage: Storage
-    privileged: Privileged | None
-    config: Config
-    host: HostSize
-    layouts: Layouts
-    owner_key_path: Path
-    owner_key: Callable[[], KeyPair]
-    entropy: Entropy = Entropy()
-
-
-class _Material(NamedTuple):
-    """What a start has decided on before it asks for a network."""
-
-    vmm: Vmm
-    kernel: StoredKernel
-    root: Disk
-    mode: NetworkMode
+STOP_S = 30.0
 
 
 class Lifecycle:
-    def __init__(self, around: Surroundings, tasks: Supervisor, on_exit: OnExit) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        rows: Rows,
+        room: Room,
+        tasks: Supervisor,
+        on_exit: OnExit,
+    ) -> None:
         self.live = LiveVms(tasks, on_exit)
+        self.capabilities: tuple[Capability, ...] = make_capabilities(around)
         self._around = around
+        self._rows = rows
+        self._room = room
+        self._root = AttachRoot(around.storage, around.layouts)
+        self._network = JoinNetwork(around.networks)
+        self._vmm = StartVmm(rows, around.backends, around.layouts)
+        self.holds = Holds(rows, (self._root, self._network, self._vmm), tasks)
 
-    async def start(self, vm: VmRecord, progress: Progress, *, until_ssh: bool) -> VmRecord:
-        around = self._around
+    # Start
+
+    async def start(self, vm: VmRecord, progress: Progress) -> VmRecord:
+        """Any failure undoes what was done, in reverse. What cannot be undone stays written down in the row."""
         watch = Stopwatch(progress, monotonic)
-        before = vm
+        before = vm.state
         with stage(watch, "preflight"):
-            standing = await around.networks.choose()
-            vmm = await around.backends.choose(vm, standing)
-            _require_image(vm)
-            kernel = await around.kernels.ensure(watch, vm.spec.kernel)
-            vm = self._reserve_address(vm, standing.mode)
-        vm = self.update(vm, state=VmState.STARTING, error=None, runtime=None)
-
-        def record(runtime: VmRuntime) -> None:
-            nonlocal vm
-            vm = self.update(vm, runtime=runtime)
-
+            await self.holds.give_back_all(vm.id)  # what an earlier end could not give back
+            start = await self._decide(vm, watch)
+        self._room.admit_start(vm)
+        start.vm = self._rows.update(
+            start.vm, state=VmState.STARTING, error=None, stopped_because="", runtime=None
+        )
         try:
-            async with AsyncExitStack() as holding:
-                with stage(watch, "attach root"):
-                    driver, place = self._root(vm)
-                    root = await holding.enter_async_context(driver.attach(place))
-                material = _Material(vmm, kernel, root, standing.mode)
-                booted = await self._boot(vm, material, holding, record, watch)
-                vm = self._settle(vm, booted, holding.pop_all(), watch)
+            async with AsyncExitStack() as undo:
+                await self.holds.take(self._root, start, undo, watch)
+                await self._boot(start, undo, watch)
+                with stage(watch, "boot guest"):
+                    link = await wait_welcome(start.vmm, start.handle, self._around.layouts.of(vm.id))
+                    undo.push_async_callback(link.aclose)
+                started = self._settle(start, link, watch)
+                undo.pop_all()
         except BaseException as error:
-            data = error.as_data() if isinstance(error, Problem) else None
-            state = VmState.ERROR if data else before.state
-            self.update(vm, state=state, runtime=None, error=data)
+            self._record_failure(vm, before, error)
             raise
-        if until_ssh:
-            with stage(watch, "wait for ssh"):
-                await wait_ssh(booted.agent, vm, timeout_s=_SSH_S)
-            vm = self.update(vm, boot_stages=tuple(watch.stages))
-        return vm
+        return started
+
+    async def wait_started(self, vm: VmRecord, progress: Progress, wants: Wants) -> None:
+        """What capabilities have to do or to wait for in a guest that is up. Without the VM's lock: whoever wants to
+        stop it meanwhile may."""
+        watch = Stopwatch(progress, monotonic)
+        for capability in self.capabilities:
+            await capability.started(Started(vm, self.live.get_agent(vm), wants, watch))
+        current = self._rows.find(vm.id)
+        if watch.stages and current is not None and current.runtime == vm.runtime:
+            self._rows.update(current, boot_stages=(*current.boot_stages, *watch.stages))
+
+    def _record_failure(self, vm: VmRecord, before: VmState, error: BaseException) -> None:
+        """What went wrong is what the caller hears, even if it cannot be written."""
+        data = error.as_data() if isinstance(error, Problem) else None
+        state = VmState.ERROR if data or self._vmm.is_held(vm.id) else before
+        self._write_quietly(vm.id, state=state, error=data, runtime=self._vmm.find_runtime(vm.id))
+
+    async def _decide(self, vm: VmRecord, watch: Stopwatch) -> Start:
+        """Everything that can be refused before anything is taken."""
+        around = self._around
+        standing = await around.networks.choose()
+        vmm = await around.backends.choose(vm, standing)
+        require_image(vm, around.storage.get(vm.root_driver), around.layouts.of(vm.id))
+        kernel = await around.kernels.ensure(watch, vm.spec.kernel)
+        warnings = await in_thread(self._look_ahead, vm)
+        if warnings != vm.warnings:
+            vm = self._rows.update(vm, warnings=warnings)
+        return Start(self._reserve_address(vm, standing.mode), vmm, kernel, standing.mode)
+
+    def _look_ahead(self, vm: VmRecord) -> tuple[str, ...]:
+        """Blocks."""
+        return tuple(line for capability in self.capabilities for line in capability.preflight(vm))
 
     def _reserve_address(self, vm: VmRecord, mode: NetworkMode) -> VmRecord:
         """Written before anything uses it; nothing else runs between the look at the others' and the writing."""
         if mode is NetworkMode.USER:
             return vm
-        used = {other.address for other in self._around.vms.list() if other.id != vm.id}
+        used = {other.address for other in self._rows.list() if other.id != vm.id}
         own = "" if vm.address in used else vm.address
         address = self._around.networks.reserve_address(own, used)
-        return self.update(vm, address=address) if address != vm.address else vm
+        return self._rows.update(vm, address=address) if address != vm.address else vm
 
-    async def _boot(
-        self,
-        vm: VmRecord,
-        material: "_Material",
-        holding: AsyncExitStack,
-        record: Record,
-        watch: Stopwatch,
-    ) -> Booted:
+    async def _boot(self, start: Start, undo: AsyncExitStack, watch: Stopwatch) -> None:
         """In user mode the VMM listens itself: an SSH port that is snatched away in between is tried anew."""
-        mode = material.mode
-        wish = compose_wish(vm)
         for attempt in range(_PORT_ATTEMPTS):
-            with stage(watch, "network"):
-                lease = await holding.enter_async_context(self._around.networks.lease(wish, mode))
-            plan = await self._plan(vm, material, lease)
             try:
-                return await boot(plan, material.vmm, record, watch)
+                async with AsyncExitStack() as place:
+                    await self.holds.take(self._network, start, place, watch)
+                    with stage(watch, "configure guest"):
+                        await self._configure(start)
+                    await self.holds.take(self._vmm, start, place, watch)
+                    undo.push_async_exit(place.pop_all())
+                return
             except Problem as problem:
-                snatched = problem.code is Code.CONFLICT and mode is NetworkMode.USER
+                snatched = problem.code is Code.CONFLICT and start.mode is NetworkMode.USER
                 if not snatched or attempt + 1 == _PORT_ATTEMPTS:
                     raise
-                wish = wish._replace(ssh_port=0)
-        raise AssertionError("unreachable")
+                start.ssh_port = 0
 
-    def _settle(self, vm: VmRecord, booted: Booted, holding: AsyncExitStack, watch: Stopwatch) -> VmRecord:
-        self.live.add(vm.id, LiveVm(booted.vmm, booted.handle, booted.agent, holding))
-        in_user_mode = booted.runtime.network_mode is NetworkMode.USER
-        return self.update(
-            vm,
+    async def _configure(self, start: Start) -> None:
+        layout = self._around.layouts.of(start.vm.id)
+        start.machine = compose_machine(start, layout, self.capabilities)
+        config = await in_thread(compose_boot_config, start, layout, self.capabilities)
+        base = start.kernel.directory / start.kernel.manifest.base_initramfs
+        await in_thread(write_initramfs, base, config, layout)
+
+    def _settle(self, start: Start, link: Link, watch: Stopwatch) -> VmRecord:
+        runtime = start.vm.runtime
+        assert runtime is not None
+        in_user_mode = runtime.network_mode is NetworkMode.USER
+        settled = self._rows.touch(
+            start.vm,
             state=VmState.RUNNING,
-            runtime=booted.runtime,
+            runtime=msgspec.structs.replace(runtime, boot_id=link.welcome.boot_id),
             boot_stages=tuple(watch.stages),
-            guest_stages=guest_stages(booted.welcome),
-            ssh_port=booted.runtime.ssh_port if in_user_mode else vm.ssh_port,
-            last_touched_at=utc_now(),
+            guest_stages=guest_stages(link.welcome),
+            ssh_port=runtime.ssh_port if in_user_mode else start.vm.ssh_port,
         )
+        self.live.add(settled.id, LiveVm(start.vmm, start.handle, Agent(link)))
+        return settled
+
+    # End
 
     async def stop(self, vm: VmRecord, progress: Progress, *, deadline_s: float) -> VmRecord:
         """The agent syncs and ends the guest; whatever it does, the VMM is gone after the deadline."""
-        vm = self.update(vm, state=VmState.STOPPING)
+        self._write_quietly(vm.id, state=VmState.STOPPING)
         live = await self.live.take(vm.id)
         if live is None:
             return await self.kill(vm)
@@ -193,182 +182,95 @@ class Lifecycle:
                 _log.info("the agent did not take the power-off", extra={"vm": vm.id, "why": repr(error)})
             with self._still_live(vm.id, live):
                 await live.vmm.stop(live.handle, deadline_s=deadline_s)
-            await live.let_go()
-        return self._rest(vm)
+            await live.hang_up()
+        self._vmm.forget(vm.id)
+        return await self._rest(vm)
+
+    async def kill(self, vm: VmRecord, *, error: dict[str, Any] | None = None) -> VmRecord:
+        """Told beforehand, so that a daemon that comes after us knows that the end was meant."""
+        live = await self.live.take(vm.id)
+        if live is None and vm.state not in LIVE and not vm.holds:
+            return vm
+        if error is None and vm.state in LIVE:
+            self._write_quietly(vm.id, state=VmState.STOPPING)
+        if live is None:
+            return await self._rest(vm, error=error)
+        with self._still_live(vm.id, live):
+            vm = await self._rest(vm, error=error)
+        await live.hang_up()
+        return vm
+
+    async def stop_quietly(self, vm: VmRecord) -> None:
+        """For who has nobody to tell."""
+        await self.stop(vm, Silent(), deadline_s=STOP_S)
 
     @contextmanager
     def _still_live(self, vm_id: str, live: LiveVm) -> Iterator[None]:
-        """A VMM that could not be ended keeps what it holds on the host until the next try, or its end."""
+        """A VMM that could not be ended keeps what it has on the host until the next try, or its end. What failed may
+        also have come after that end."""
         try:
             yield
         except Problem:
-            self.live.add(vm_id, live)
+            if self._vmm.is_known(vm_id):
+                self.live.add(vm_id, live)
+                self._write_quietly(vm_id, state=VmState.RUNNING)
             raise
 
-    async def kill(self, vm: VmRecord, *, error: dict[str, Any] | None = None) -> VmRecord:
-        live = await self.live.take(vm.id)
-        if live is not None:
-            with self._still_live(vm.id, live):
-                await live.vmm.kill(live.handle)
-            await live.let_go()
-        elif vm.runtime is not None:
-            await self._around.backends.by_name(vm.runtime.backend).kill(_handle(vm.runtime))
-            await self._release_root(vm)
-        elif vm.state is VmState.STARTING:
-            await self._evict(vm)
-            await self._release_root(vm)
-        elif vm.state not in LIVE:
-            return vm
-        return self._rest(vm, error=error)
-
-    async def _evict(self, vm: VmRecord) -> None:
-        """Nobody has written down which VMM it was. One that cannot be asked has nothing that runs, or what is left
-        of it is found by the next daemon."""
-        for vmm in self._around.backends.list():
-            try:
-                await vmm.evict(self._layout(vm).place)
-            except Problem as problem:
-                _log.warning("a VMM may be left", extra={"vm": vm.id, "vmm": vmm.name, "why": problem.brief})
-
-    async def _release_root(self, vm: VmRecord) -> None:
-        """What is left is found at the VM's next start or by the next daemon."""
-        driver, _ = self._root(vm)
+    def _write_quietly(self, vm_id: str, **changes: Any) -> None:
+        """For what must not hide the failure that is under way."""
+        vm = self._rows.find(vm_id)
         try:
-            await driver.release(vm.id)
+            if vm is not None:
+                self._rows.update(vm, **changes)
         except Problem as problem:
-            _log.warning("a root disk may be left attached", extra={"vm": vm.id, "why": problem.brief})
-
-    async def remove(self, vm: VmRecord) -> None:
-        """Everything of the VM, the row last, so that an interrupted removal can be found and finished."""
-        current = self._around.vms.find(vm.id)
-        if current is None:
-            return
-        await self.kill(self.update(vm, removing=True))
-        await self._release_root(vm)
-        await asyncio.to_thread(self._layout(vm).remove)
-        self._around.vms.delete(vm.id)
-
-    def _rest(self, vm: VmRecord, *, error: dict[str, Any] | None = None) -> VmRecord:
-        state = VmState.ERROR if error else VmState.STOPPED
-        return self.update(vm, state=state, runtime=None, error=error)
-
-    async def adopt(self, vm: VmRecord) -> bool:
-        if vm.runtime is None:
-            return False
-        vmm = self._around.backends.by_name(vm.runtime.backend)
-        handle = _handle(vm.runtime)
-        try:
-            if await vmm.adopt(handle) is Liveness.GONE:
-                return False
-            link = await self._meet_again(vmm, handle)
-        except (Problem, OSError, TimeoutError) as error:
-            _log.warning("a VM could not be taken over", extra={"vm": vm.id, "why": repr(error)})
-            return False
-        holding = AsyncExitStack()
-        driver, place = self._root(vm)
-        await holding.enter_async_context(driver.adopt(place))
-        await holding.enter_async_context(self._around.networks.adopt(compose_wish(vm), vm.runtime))
-        self.live.add(vm.id, LiveVm(vmm, handle, Agent(link), holding))
-        self.update(vm, state=VmState.RUNNING)
-        _log.info("took over a running VM", extra={"vm": vm.id, "pid": handle.pid})
-        return True
-
-    async def _meet_again(self, vmm: Vmm, handle: Handle) -> Link:
-        """A virtio-serial port that was left in mid-conversation can swallow a greeting; the next one arrives."""
-        for attempt in range(_ADOPTION_ATTEMPTS):
-            try:
-                async with asyncio.timeout(_ADOPTION_S):
-                    return await Link.open(*await vmm.connect_agent(handle))
-            except TimeoutError:
-                if attempt + 1 == _ADOPTION_ATTEMPTS:
-                    raise
-        raise AssertionError("unreachable")
+            _log.warning("not written down", extra={"vm": vm_id, "why": problem.brief})
 
     async def record_exit(self, vm: VmRecord, exit_: Exit) -> None:
         """A VMM ended that nobody asked to end: the guest powered off, or something killed it."""
         live = await self.live.take(vm.id)
         if live is None:
             return
-        await live.vmm.kill(live.handle)
-        await live.let_go()
+        await live.hang_up()
         failure = Problem(Code.OPERATION_FAILED, exit_.reason, hint=f"banger vm logs {vm.name}")
-        self._rest(vm, error=None if exit_.clean else failure.as_data())
+        because = explain_end(exit_)
+        if exit_.reason == REBOOT:
+            because += f" (banger vm start {vm.name})"
+        await self._rest(vm, error=None if exit_.clean else failure.as_data(), because=because)
 
-    async def _plan(self, vm: VmRecord, material: "_Material", lease: Lease) -> BootPlan:
-        around = self._around
-        layout = self._layout(vm)
-        kernel = material.kernel
-        keys = GuestKeys(
-            host_private=layout.host_key.read_bytes(),
-            host_public=layout.host_key.with_suffix(".pub").read_text("ascii").strip(),
-            authorized=(await asyncio.to_thread(around.owner_key)).public,
-        )
-        machine = compose_machine(vm, layout, material.root, kernel.manifest, kernel.directory, lease.network)
-        return BootPlan(
-            machine=machine,
-            guest=compose_boot_config(vm, material.vmm.view_guest(machine), lease, keys),
-            kernel=kernel.manifest,
-            kernel_directory=kernel.directory,
-            layout=layout,
-            lease=lease,
-        )
+    async def _rest(
+        self, vm: VmRecord, *, error: dict[str, Any] | None = None, because: str = ""
+    ) -> VmRecord:
+        """What cannot be given back now stays written down, and is tried again at the next start or reconcile."""
+        try:
+            await self.holds.give_back_all(vm.id)
+        except Problem as problem:
+            _log.warning("something may be left of a VM", extra={"vm": vm.id, "why": problem.brief})
+            if self._vmm.is_held(vm.id):
+                raise  # it may run
+        state = VmState.ERROR if error else VmState.STOPPED
+        why = {"stopped_because": because} if because else {}
+        return self._rows.update(vm, state=state, runtime=None, error=error, **why)
 
-    def _layout(self, vm: VmRecord) -> Layout:
-        return self._around.layouts.of(vm.id)
-
-    def _root(self, vm: VmRecord) -> tuple[RootDriver, Root]:
-        return self._around.storage.get(vm.root_driver), locate_root(vm, self._layout(vm))
-
-    def update(self, vm: VmRecord, **changes: Any) -> VmRecord:
-        """Applies the changes to the row as it is now, not as the caller remembers it."""
-        current = self._around.vms.find(vm.id)
-        assert current is not None, vm.id
-        changed = msgspec.structs.replace(current, updated_at=utc_now(), **changes)
-        self._around.vms.save(changed)
-        return changed
-
-
-async def wait_ssh(agent: Agent, vm: VmRecord, *, timeout_s: float) -> None:
-    """Returns when sshd listens in the guest. Raises `unavailable` when it does not in time."""
-    if not await agent.wait_port(SSH_PORT, timeout_s=timeout_s):
-        raise Problem(
-            Code.UNAVAILABLE,
-            f"nothing listens on the SSH port in {vm.name} after {timeout_s:.0f} s",
-            hint=f"banger vm exec {vm.name} -- sh",
-        )
+    async def remove(self, vm: VmRecord) -> None:
+        """Everything of the VM, the row last, so that an interrupted removal can be found and finished."""
+        if self._rows.find(vm.id) is None:
+            return
+        vm = self._rows.update(vm, removing=True)
+        await self.kill(vm)
+        await self.holds.give_back_all(vm.id)
+        for capability in self.capabilities:
+            await capability.cleanup(vm)
+        await asyncio.to_thread(self._around.layouts.of(vm.id).remove)
+        self._rows.delete(vm.id)
 
 
 async def _ask_to_end(live: LiveVm, *, grace_s: float) -> None:
     """By a power-off where that ends the VMM. A reset ends each of them, as they are told not to reboot."""
+    agent = live.get_agent()
+    if agent is None:
+        raise unavailable("the agent is not connected")
     try:
-        powers_off = Capability.POWER_OFF in await live.vmm.capabilities()
+        powers_off = vmm_contract.Capability.POWER_OFF in await live.vmm.capabilities()
     except Problem:  # it runs, but could not be started any more
         powers_off = False
-    await (live.agent.power_off if powers_off else live.agent.reboot)(grace_s=grace_s)
-
-
-def _require_image(vm: VmRecord) -> None:
-    """The build that root stands on must still be there, whatever its name means today."""
-    if not Path(vm.image_directory).is_dir():
-        raise Problem(
-            Code.NOT_FOUND,
-            f"the image of {vm.name} is gone: {vm.image_directory}",
-            hint=f"banger vm delete {vm.name}",
-            outcome=Outcome.NOT_STARTED,
-        )
-
-
-def compose_wish(vm: VmRecord) -> Wish:
-    """What the VM wants of the network."""
-    return Wish(
-        vm_id=vm.id,
-        name=vm.name,
-        nat=vm.spec.nat,
-        publish=vm.spec.publish,
-        address=vm.address,
-        ssh_port=vm.ssh_port,
-    )
-
-
-def _handle(runtime: VmRuntime) -> Handle:
-    return Handle(**{name: getattr(runtime, name) for name in Handle.__struct_fields__})
+    await (agent.power_off if powers_off else agent.reboot)(grace_s=grace_s)

@@ -7,19 +7,21 @@ when a VMM ends that nobody asked to end. Locks: none; all on the event loop.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
 from typing import cast
 
-from banger.base.problem import unavailable
+from banger.base.problem import Problem, unavailable
 from banger.base.tasks import Supervisor
 from banger.base.units import MIB
 from banger.guest.agent import Agent
+from banger.guest.link import Link
 from banger.model.vm import VmRecord
 from banger.services.vms.layout import Layouts
 from banger.vmm.contract import Exit, Forwarding, Handle, Vmm
 from banger.vmm.logs import bound_log
 
 _log = logging.getLogger(__name__)
+_LINK_CHECK_S = 5.0
+_GREETING_S = 5.0
 _LOG_CHECK_S = 30.0
 _LOG_LIMIT_BYTES = 8 * MIB
 
@@ -27,19 +29,20 @@ OnExit = Callable[[str, Exit], Awaitable[None]]
 
 
 class LiveVm:
-    """A VMM that runs, the agent in its guest, and what the VM holds on the host as long as it runs."""
+    """A VMM that runs, and the agent in its guest as long as it is there to be talked to."""
 
-    def __init__(self, vmm: Vmm, handle: Handle, agent: Agent, holding: AsyncExitStack) -> None:
+    def __init__(self, vmm: Vmm, handle: Handle, agent: Agent | None) -> None:
         self.vmm = vmm
         self.handle = handle
         self.agent = agent
         self.watcher: asyncio.Task[None] | None = None
-        self._holding = holding
 
-    async def let_go(self) -> None:
-        """After the VMM's end: the link is closed and what the VM held is given back."""
-        await self.agent.link.aclose()
-        await self._holding.aclose()
+    def get_agent(self) -> Agent | None:
+        return None if self.agent is None or self.agent.link.is_closed else self.agent
+
+    async def hang_up(self) -> None:
+        if self.agent is not None:
+            await self.agent.link.aclose()
 
 
 class LiveVms:
@@ -63,9 +66,10 @@ class LiveVms:
     def get_agent(self, vm: VmRecord) -> Agent:
         """Raises `unavailable` when the link is down though the VM runs."""
         live = self._live.get(vm.id)
-        if live is None or live.agent.link.is_closed:
+        agent = live.get_agent() if live is not None else None
+        if agent is None:
             raise unavailable(f"the agent in {vm.name} is not connected", hint=f"banger vm restart {vm.name}")
-        return live.agent
+        return agent
 
     def get_forwarding(self, vm: VmRecord) -> tuple[Forwarding, Handle]:
         """Of a VM in user mode: whose VMM can be told of ports while it runs."""
@@ -82,17 +86,49 @@ class LiveVms:
             await asyncio.wait((live.watcher,))
         return live
 
+    async def meet_again(self) -> None:
+        """Agents that were lost, or never answered this daemon: their guests run, and may have time for us now."""
+        for vm_id, live in tuple(self._live.items()):
+            if live.get_agent() is None:
+                await self.meet(vm_id)
+
+    async def meet(self, vm_id: str) -> None:
+        """Once more; nothing happens when it does not answer."""
+        live = self._live.get(vm_id)
+        if live is None:
+            return
+        try:
+            async with asyncio.timeout(_GREETING_S):
+                link = await Link.open(*await live.vmm.connect_agent(live.handle))
+        except (Problem, OSError, TimeoutError):
+            return
+        if self._live.get(vm_id) is live and live.get_agent() is None:
+            live.agent = Agent(link)
+            _log.info("met a guest's agent", extra={"vm": vm_id})
+        else:
+            await link.aclose()
+
     async def _watch(self, vm_id: str, live: LiveVm) -> None:
         exit_ = await live.vmm.wait_exit(live.handle)
         _log.info("vmm ended", extra={"vm": vm_id, "clean": exit_.clean, "reason": exit_.reason})
         await self._on_exit(vm_id, exit_)
 
 
+async def keep_links(live: LiveVms) -> None:
+    while True:
+        await asyncio.sleep(_LINK_CHECK_S)
+        await live.meet_again()
+
+
 async def bound_logs(live: LiveVms, layouts: Layouts) -> None:
-    """A guest may write to its console without end; the disk is not for that."""
+    """A guest may write to its console without end; the disk is not for that. A file that cannot be bounded now is
+    tried again, and hinders no other."""
     while True:
         await asyncio.sleep(_LOG_CHECK_S)
         for vm_id in live:
             for source in ("serial", "vmm"):
                 log = layouts.of(vm_id).log(source)
-                await asyncio.to_thread(bound_log, log, limit_bytes=_LOG_LIMIT_BYTES)
+                try:
+                    await asyncio.to_thread(bound_log, log, limit_bytes=_LOG_LIMIT_BYTES)
+                except OSError as error:
+                    _log.warning("a log is not bounded", extra={"vm": vm_id, "why": str(error)})

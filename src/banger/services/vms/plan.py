@@ -1,22 +1,21 @@
-"""What a VM's record means for its VMM and its guest. Pure."""
+"""What a VM's record means for its VMM and its guest. Changes nothing."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-from banger.guest.bootconfig import BootConfig, GuestFile
-from banger.model.kernel import KernelManifest
-from banger.model.machine import Disk, Machine, Network
+import msgspec
+
+from banger.base.problem import Code, Outcome, Problem
+from banger.guest.bootconfig import BootConfig
+from banger.model.machine import Disk, Machine
 from banger.model.vm import VmRecord
-from banger.services.hostnet.contract import Lease
+from banger.services.vms.capabilities.contract import Capability, GuestBoot
+from banger.services.vms.holds import Start
 from banger.services.vms.layout import Layout
-from banger.storage.contract import ROOT_SERIAL, Root
-from banger.vmm.contract import GuestView
+from banger.storage.contract import ROOT_SERIAL, Root, RootDriver
 
-AGENT_PORT_NAME = "banger.agent"
-WORK_SERIAL, MODULES_SERIAL = "work", "modules"
+MODULES_SERIAL = "modules"
 ROOTFS = "rootfs.ext4"  # of an image's directory
-HOST_KEY_PATH = "/etc/ssh/ssh_host_ed25519_key"
-AUTHORIZED_KEYS_PATH = "/root/.ssh/authorized_keys"
 
 KERNEL_ARGUMENTS = (
     "console=ttyS0",
@@ -31,14 +30,6 @@ KERNEL_ARGUMENTS = (
 )
 
 
-class GuestKeys(NamedTuple):
-    """The guest's SSH identity, made on the host, and who may come in."""
-
-    host_private: bytes
-    host_public: str
-    authorized: str
-
-
 def locate_root(vm: VmRecord, layout: Layout) -> Root:
     """What the VM's root disk stands on, and where."""
     return Root(
@@ -51,49 +42,54 @@ def locate_root(vm: VmRecord, layout: Layout) -> Root:
     )
 
 
-def compose_machine(
-    vm: VmRecord,
-    layout: Layout,
-    root: Disk,
-    kernel: KernelManifest,
-    kernel_directory: Path,
-    network: Network,
-) -> Machine:
+def compose_machine(start: Start, layout: Layout, capabilities: Iterable[Capability]) -> Machine:
     """The hardware. What a guest finds its disks by, its VMM says: `Vmm.view_guest`."""
-    disks = [root]
-    if vm.has_work_disk:
-        disks.append(Disk(serial=WORK_SERIAL, path=str(layout.work_disk)))
-    if kernel.modules_image is not None:
-        modules = str(kernel_directory / kernel.modules_image)
-        disks.append(Disk(serial=MODULES_SERIAL, path=modules, read_only=True))
-    return Machine(
+    vm, kernel = start.vm, start.kernel
+    machine = Machine(
         id=vm.id,
         name=vm.name,
         vcpus=vm.spec.vcpus,
         memory_mib=vm.spec.memory_mib,
-        kernel=str(kernel_directory / kernel.vmlinux),
+        kernel=str(kernel.directory / kernel.manifest.vmlinux),
         initramfs=str(layout.initramfs),
         kernel_arguments=KERNEL_ARGUMENTS,
-        disks=tuple(disks),
-        network=network,
-        agent_channel=AGENT_PORT_NAME,
+        disks=(start.root,),
+        network=start.lease.network,
     )
+    for capability in capabilities:
+        machine = capability.machine(vm, layout, machine)
+    if kernel.manifest.modules_image is None:
+        return machine
+    modules = str(kernel.directory / kernel.manifest.modules_image)
+    disk = Disk(serial=MODULES_SERIAL, path=modules, read_only=True)
+    return msgspec.structs.replace(machine, disks=(*machine.disks, disk))
 
 
-def compose_boot_config(vm: VmRecord, view: GuestView, lease: Lease, keys: GuestKeys) -> BootConfig:
-    """What the guest is told: who it is, where its disks are, how it reaches the network, whom it lets in."""
-    return BootConfig(
-        hostname=vm.name,
+def compose_boot_config(start: Start, layout: Layout, capabilities: Iterable[Capability]) -> BootConfig:
+    """What the guest is told: who it is, where its disks are, how it reaches the network, and what each capability
+    adds."""
+    lease, view = start.lease, start.vmm.view_guest(start.machine)
+    config = BootConfig(
+        hostname=start.vm.name,
         root=view.disks[ROOT_SERIAL],
-        work=view.disks.get(WORK_SERIAL),
         modules=view.disks.get(MODULES_SERIAL),
         address=lease.guest_address,
         gateway=lease.gateway,
-        dns=(lease.dns,),
-        channel=view.channels,
-        files=(
-            GuestFile(path=HOST_KEY_PATH, content=keys.host_private, mode=0o600),
-            GuestFile(path=HOST_KEY_PATH + ".pub", content=keys.host_public.encode() + b"\n"),
-            GuestFile(path=AUTHORIZED_KEYS_PATH, content=keys.authorized.encode() + b"\n", mode=0o600),
-        ),
+    )
+    boot = GuestBoot(start.vm, layout, lease, view)
+    for capability in capabilities:
+        config = capability.guest(boot, config)
+    return config
+
+
+def require_image(vm: VmRecord, driver: RootDriver, layout: Layout) -> None:
+    """The build that root stands on must still be there: no other one, whatever its name, can take its place."""
+    if not driver.stands_on_image or Path(vm.image_directory).is_dir():
+        return
+    rescue = f"cp --sparse=always {layout.work_disk} {vm.name}-work.img && " if vm.has_work_disk else ""
+    raise Problem(
+        Code.NOT_FOUND,
+        f"the root disk of {vm.name} stands on {vm.image_directory}, a build of image {vm.spec.image} that is gone",
+        hint=f"{rescue}banger vm delete {vm.name}",
+        outcome=Outcome.NOT_STARTED,
     )

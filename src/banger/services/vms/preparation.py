@@ -3,25 +3,27 @@
 Owns no state. Everything here either succeeds or leaves nothing that `Layout.remove` does not remove.
 """
 
-import asyncio
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from banger.api.vm import VmCreate
-from banger.base.clock import utc_now
-from banger.base.files import clone_sparse, free_bytes, write_atomic
-from banger.base.problem import Code, Outcome, Problem, bad_request
+from banger.base.problem import Code, Problem, bad_request
+from banger.base.tasks import in_thread
 from banger.base.units import render_size
-from banger.guest.sshkeys import make_key_pair, render_known_host
 from banger.model.config import Config
 from banger.model.image import ImageManifest
+from banger.model.moment import Ttl
+from banger.model.names import validate_labels
 from banger.model.ports import parse_all
 from banger.model.sizing import Asked, HostSize, derive_sizes
 from banger.model.vm import VmRecord, VmSpec, VmState, validate_spec
 from banger.network.ports import check_port
+from banger.services.moment import read_moment
+from banger.services.vms.capabilities.contract import Capability
 from banger.services.vms.layout import Layout
-from banger.services.vms.plan import ROOTFS, locate_root
+from banger.services.vms.plan import locate_root
 from banger.storage.contract import RootDriver
 
 
@@ -30,7 +32,7 @@ def settle_spec(request: VmCreate, config: Config, host: HostSize) -> VmSpec:
     flags = Asked(
         request.vcpus, request.memory_mib, request.disk_size_bytes, request.system_overlay_size_bytes
     )
-    sizes = derive_sizes(flags, config.asked_sizes, host)
+    sizes = derive_sizes(flags, config.asked_sizes, host, config.allowed)
     spec = VmSpec(
         image=request.image or config.default_image,
         kernel=request.kernel or "",
@@ -43,26 +45,6 @@ def settle_spec(request: VmCreate, config: Config, host: HostSize) -> VmSpec:
         origins=sizes.origins,
     )
     return validate_spec(spec)
-
-
-def check_host_room(spec: VmSpec, state: Path, host: HostSize) -> None:
-    """Refuses, with numbers, what this host could never hold."""
-    free = free_bytes(state)
-    wanted = spec.disk_size_bytes
-    if wanted > free:
-        raise Problem(
-            Code.NO_SPACE,
-            f"a work disk of {render_size(wanted)} does not fit: {state} has {render_size(free)} free",
-            hint="choose a smaller --disk-size, or make room: banger vm prune",
-            outcome=Outcome.NOT_STARTED,
-        )
-    if spec.memory_mib * 1024 * 1024 > host.memory_bytes:
-        raise Problem(
-            Code.NO_SPACE,
-            f"{spec.memory_mib} MiB of memory are more than this host has ({render_size(host.memory_bytes)})",
-            hint="choose a smaller --memory",
-            outcome=Outcome.NOT_STARTED,
-        )
 
 
 def check_ports(spec: VmSpec) -> None:
@@ -98,7 +80,8 @@ class Ground(NamedTuple):
 
 def compose_record(vm_id: str, name: str, spec: VmSpec, request: VmCreate, ground: Ground) -> VmRecord:
     """A new VM's row. Nothing of the VM is on disk yet."""
-    now = utc_now()
+    moment = read_moment()
+    now = moment.at
     return VmRecord(
         id=vm_id,
         name=name,
@@ -107,7 +90,9 @@ def compose_record(vm_id: str, name: str, spec: VmSpec, request: VmCreate, groun
         created_at=now,
         updated_at=now,
         last_touched_at=now,
-        labels=request.labels,
+        touched=moment,
+        ttl=None if request.ttl_s is None else Ttl(seconds=request.ttl_s, since=moment),
+        labels=validate_labels(request.labels),
         ephemeral=request.ephemeral,
         has_work_disk=ground.image.work_seed is not None,
         image_id=ground.image.id,
@@ -116,47 +101,24 @@ def compose_record(vm_id: str, name: str, spec: VmSpec, request: VmCreate, groun
     )
 
 
-def check_root_room(driver: RootDriver, directory: Path, state: Path) -> None:
-    """Refuses a root disk that would fill the disk while it is made."""
-    free = free_bytes(state)
-    wanted = driver.estimate_bytes(directory / ROOTFS)
-    if wanted > free:
-        raise Problem(
-            Code.NO_SPACE,
-            f"a {driver.name.value} of the image ({render_size(wanted)}) does not fit: "
-            f"{state} has {render_size(free)} free",
-            hint="make room: banger vm prune",
-            outcome=Outcome.NOT_STARTED,
-        )
-
-
-async def prepare_disks(vm: VmRecord, layout: Layout, driver: RootDriver, image: ImageManifest) -> None:
-    """Root on the shared image by its driver, work disk as a clone of the seed, and the guest's host key."""
+async def prepare_files(
+    vm: VmRecord, layout: Layout, ground: Ground, capabilities: Iterable[Capability]
+) -> None:
+    """Root on the shared image by its driver, and what each capability has in the VM's directory."""
     try:
-        await asyncio.to_thread(_prepare_disks, vm, layout, driver, image)
+        await in_thread(_prepare_files, vm, layout, ground, capabilities)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Problem(
                 Code.NO_SPACE,
                 f"{layout.state.parent} is full",
-                hint="make room: banger vm prune",
+                hint="make room: banger vm prune --dry-run",
             ) from error
         raise
 
 
-def _prepare_disks(vm: VmRecord, layout: Layout, driver: RootDriver, image: ImageManifest) -> None:
+def _prepare_files(vm: VmRecord, layout: Layout, ground: Ground, capabilities: Iterable[Capability]) -> None:
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    driver.create(locate_root(vm, layout))
-    if image.work_seed is not None:
-        clone_sparse(Path(vm.image_directory) / image.work_seed, layout.work_disk)
-        with layout.work_disk.open("r+b") as disk:
-            disk.truncate(vm.spec.disk_size_bytes)
-    key = make_key_pair(vm.name)
-    write_atomic(layout.host_key, key.private)
-    write_atomic(layout.host_key.with_suffix(".pub"), key.public.encode() + b"\n")
-    write_atomic(layout.known_hosts, render_known_host((host_key_alias(vm.id),), key.public).encode())
-
-
-def host_key_alias(vm_id: str) -> str:
-    """The name under which ssh knows a guest, whatever address or port it has at the time."""
-    return f"banger-{vm_id}"
+    ground.driver.create(locate_root(vm, layout))
+    for capability in capabilities:
+        capability.prepare(vm, layout, ground.image)

@@ -1,18 +1,15 @@
-"""The life cycle of VMs.
+"""The use cases of VMs: what the API's methods on them do, each in terms of this package's rooms.
 
-Owns the records' state changes, one lock for each VM and the table of live ones. Lock order: a VM's lock
-is taken first and nothing coarser is ever taken under it; names are reserved by the store's unique index.
+Owns nothing itself. The order of locks: a VM's first, and nothing coarser is ever taken under it (`model.ranks`); names
+are reserved by the store's unique index.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from banger.api.method import Nothing
+from banger.api.system import DaemonReconcile, Reconciled
 from banger.api.vm import (
     LogText,
     Pruned,
@@ -26,6 +23,7 @@ from banger.api.vm import (
     VmLogs,
     VmPrune,
     VmPublish,
+    VmRename,
     VmRestart,
     VmSet,
     VmShow,
@@ -35,69 +33,101 @@ from banger.api.vm import (
     VmSummaries,
     VmUnpublish,
 )
-from banger.base.clock import utc_now
-from banger.base.problem import Code, Outcome, Problem, conflict
-from banger.base.progress import Progress, Silent, stage
+from banger.base.problem import conflict
+from banger.base.progress import Progress, name_object, stage
 from banger.base.tasks import Supervisor
-from banger.model.names import ID_LENGTH, Named, compose_name, resolve_reference, validate_name
+from banger.guest.agent import Agent
+from banger.model.admission import DiskClaim
+from banger.model.moment import settle_ttl
+from banger.model.names import validate_name
 from banger.model.ports import parse_publish
-from banger.model.vm import (
-    LIVE,
-    VmRecord,
-    VmState,
-    require_running,
-    require_startable,
-)
-from banger.services.contract import CommandStream
-from banger.services.vms import changes, preparation, views
+from banger.model.vm import LIVE, VmRecord, require_running, require_startable
+from banger.services.contract import CommandStream, End
+from banger.services.moment import read_moment
+from banger.services.vms import changes, views
+from banger.services.vms.capabilities.contract import Capability, Wants
+from banger.services.vms.capabilities.ssh import wait_ssh
+from banger.services.vms.creation import Creation
+from banger.services.vms.departure import Departure
 from banger.services.vms.execute import plan_command, run_command
-from banger.services.vms.layout import Layout
-from banger.services.vms.leftovers import remove_leftovers
-from banger.services.vms.lifecycle import Lifecycle, Surroundings, wait_ssh
-from banger.services.vms.live import bound_logs
-from banger.services.vms.plan import locate_root
+from banger.services.vms.lifecycle import STOP_S, Lifecycle
+from banger.services.vms.live import bound_logs, keep_links
+from banger.services.vms.pruning import prune
+from banger.services.vms.recovery import Recovery
+from banger.services.vms.room import Room
 from banger.services.vms.roots import watch_roots
-from banger.storage.contract import RootDriver
+from banger.services.vms.rows import Rows
+from banger.services.vms.surroundings import Surroundings
 from banger.vmm.contract import Exit
-
-_log = logging.getLogger(__name__)
-
-_INTERRUPTED = Problem(
-    Code.UNAVAILABLE, "the VM went down while no daemon was running", hint="banger vm start NAME"
-)
-_EPHEMERAL_GRACE_S = 30.0
 
 
 class VmService:
-    """Handlers of the daemon call the public methods by request. `recover` first, `close` last."""
+    """`recover` first, `close` last."""
 
     def __init__(self, around: Surroundings, tasks: Supervisor) -> None:
         self._around = around
         self._tasks = tasks
-        self._life = Lifecycle(around, tasks, self._on_exit)
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._used: set[str] = set()
+        self._rows = Rows(around.vms, around.entropy)
+        self._room = Room(around)
+        self._life = Lifecycle(around, self._rows, self._room, tasks, self._on_exit)
+        self._creation = Creation(around, self._rows, self._room, self._life, tasks)
+        self._recovery = Recovery(around, self._rows, self._life, tasks)
+        self._departure = Departure(around, self._rows, self._life, tasks)
+        self._streams: dict[str, int] = {}
         tasks.start(bound_logs(self._life.live, around.layouts), name="bound logs")
-        tasks.start(watch_roots(around.storage, self._end_full), name="watch root disks")
+        tasks.start(keep_links(self._life.live), name="keep links to agents")
+        tasks.start(watch_roots(around.storage, self._departure.end_full), name="watch root disks")
+
+    # For services beside this one
+
+    @property
+    def capabilities(self) -> Sequence[Capability]:
+        return self._life.capabilities
+
+    def list_rows(self) -> Sequence[VmRecord]:
+        return self._rows.list()
+
+    def resolve(self, untrusted_reference: str) -> VmRecord:
+        """Raises `not_found`, `ambiguous`."""
+        return self._rows.resolve(untrusted_reference)
+
+    def get_agent(self, vm: VmRecord) -> Agent:
+        """Raises `unavailable`."""
+        return self._life.live.get_agent(vm)
+
+    def touch(self, vm_id: str) -> None:
+        """It has been used, now."""
+        self._rows.note_use(vm_id)
+
+    def is_changing(self, vm_id: str) -> bool:
+        """Whether somebody is at work on it right now."""
+        return self._rows.has_work(vm_id)
+
+    def is_streaming(self, vm_id: str) -> bool:
+        """Whether a command runs in it that somebody waits for."""
+        return self._streams.get(vm_id, 0) > 0
+
+    def measure_claim(self, vm: VmRecord) -> DiskClaim:
+        return self._room.measure_claim(vm)
 
     # Reading
 
     def list_vms(self, request: VmList) -> VmSummaries:
-        vms = (vm for vm in self._around.vms.list() if request.all or vm.state in LIVE)
-        return VmSummaries(vms=[views.summarize(vm) for vm in vms])
+        wanted = request.labels.items()
+        vms = (vm for vm in self._rows.list() if request.all or vm.state in LIVE)
+        return VmSummaries(vms=[views.summarize(vm) for vm in vms if wanted <= vm.labels.items()])
 
     def show(self, request: VmShow) -> VmDetails:
-        return self._describe(self._resolve(request.vm))
+        return self._describe(self._rows.resolve(request.vm))
 
     async def logs(self, request: VmLogs) -> LogText:
-        vm = self._resolve(request.vm)
-        return await asyncio.to_thread(
-            views.read_log, vm, self._layout(vm), request.source, request.tail_lines
-        )
+        vm = self._rows.resolve(request.vm)
+        layout = self._around.layouts.of(vm.id)
+        return await asyncio.to_thread(views.read_log, vm, layout, request.source, request.tail_lines)
 
     def subject(self, request: Any) -> str:
         """The name that an operation on an existing VM is listed under. Raises `not_found`, `ambiguous`."""
-        return self._resolve(request.vm).name
+        return self._rows.resolve(request.vm).name
 
     def subject_of_create(self, request: VmCreate) -> str:
         if request.name is not None:
@@ -105,62 +135,49 @@ class VmService:
         return request.name or "a new VM"
 
     def count(self) -> tuple[int, int]:
-        vms = self._around.vms.list()
+        vms = self._rows.list()
         return len(vms), sum(vm.state in LIVE for vm in vms)
 
-    # Changing
+    # Changing. What cannot be taken back goes on when the caller leaves.
 
     async def create(self, request: VmCreate, progress: Progress) -> VmDetails:
-        """Refused specifications leave no row; any later failure leaves none either."""
-        around = self._around
-        name = self._pick_name(request.name)
-        spec = preparation.settle_spec(request, around.config, around.host)
-        preparation.check_host_room(spec, around.layouts.state, around.host)
-        if request.start:
-            preparation.check_ports(spec)  # refused now, not after minutes of making an image
-        standing = await (around.networks.choose() if request.start else around.networks.settle())
-        driver = await around.backends.choose_driver(standing)
-        image, image_directory = await around.images.ensure(progress, spec.image)
-        kernel_name = spec.kernel or image.kernel or around.config.default_kernel
-        await around.kernels.ensure(progress, kernel_name)
-        preparation.check_disk_sizes(spec, image, image_directory)
-        preparation.check_root_room(driver, image_directory, around.layouts.state)
-        vm = preparation.compose_record(
-            around.entropy.hexadecimal(ID_LENGTH),
-            name,
-            msgspec.structs.replace(spec, kernel=kernel_name),
-            request,
-            preparation.Ground(image, image_directory, driver),
-        )
-        around.vms.insert(vm)
-        async with self._lock(vm):
-            try:
-                with stage(progress, "prepare disks"):
-                    layout = self._layout(vm)
-                    await preparation.prepare_disks(vm, layout, driver, image)
-                    vm = self._life.update(vm, prepared=True)
-                if request.start:
-                    vm = await self._life.start(vm, progress, until_ssh=request.wait_ssh)
-            except BaseException:
-                await self._tasks.finish(self._life.remove(vm), name=f"undo {vm.id}")
-                raise
-        if vm.ephemeral:
-            self._tasks.start(self._expect_command(vm.id), name=f"expect {vm.id}")
+        vm = await self._creation.create(request, progress)
+        if vm.ends_with_command:
+            self._departure.expect_command(vm.id)
         return self._describe(vm)
 
     async def start(self, request: VmStart, progress: Progress) -> VmDetails:
-        async with self._locked(request.vm) as vm:
+        async with self._rows.locked(request.vm) as vm:
+            name_object(progress, vm.id, vm.name)
             require_startable(vm)
-            return self._describe(await self._life.start(vm, progress, until_ssh=request.wait_ssh))
+            if (ttl := settle_ttl(vm.ttl, request.ttl_s, read_moment())) is not None:
+                vm = self._rows.update(vm, ttl=ttl)
+            changes.refuse_taken(vm.spec.publish, self._rows.others(vm.id))
+            started = await self._life.start(vm, progress)
+        wants = Wants(request.wait_ssh, request.wait_opencode)
+        try:
+            await self._life.wait_started(started, progress, wants)
+        except asyncio.CancelledError:
+            await self._tasks.finish(self._take_back(started), name=f"take back the start of {started.id}")
+            raise
+        return self._describe(self._rows.find(started.id) or started)
+
+    async def _take_back(self, started: VmRecord) -> None:
+        """Unless somebody else has stopped or started it since."""
+        async with self._rows.locked_if_there(started.id) as vm:
+            if vm is not None and vm.runtime == started.runtime:
+                await self._life.kill(vm)
 
     async def stop(self, request: VmStop, progress: Progress) -> VmDetails:
-        """Goes on when the caller leaves: a guest that was asked to power off cannot be asked back."""
-        return await self._tasks.finish(self._do_stop(request, progress), name=f"stop {request.vm}")
+        """A guest that was asked to power off cannot be asked back."""
+        return await self._tasks.finish(self._stop(request, progress), name=f"stop {request.vm}")
 
-    async def _do_stop(self, request: VmStop, progress: Progress) -> VmDetails:
-        async with self._locked(request.vm) as vm:
+    async def _stop(self, request: VmStop, progress: Progress) -> VmDetails:
+        async with self._rows.locked(request.vm) as vm:
+            name_object(progress, vm.id, vm.name)
             if vm.state in LIVE:
                 vm = await self._life.stop(vm, progress, deadline_s=request.timeout_s)
+                vm = self._rows.update(vm, stopped_because=request.reason)
             return self._describe(vm)
 
     async def restart(self, request: VmRestart, progress: Progress) -> VmDetails:
@@ -168,229 +185,160 @@ class VmService:
         return await self.start(VmStart(vm=request.vm), progress)
 
     async def kill(self, request: VmKill, progress: Progress) -> VmDetails:
-        return await self._tasks.finish(self._do_kill(request, progress), name=f"kill {request.vm}")
+        return await self._tasks.finish(self._kill(request, progress), name=f"kill {request.vm}")
 
-    async def _do_kill(self, request: VmKill, progress: Progress) -> VmDetails:
-        async with self._locked(request.vm) as vm:
+    async def _kill(self, request: VmKill, progress: Progress) -> VmDetails:
+        async with self._rows.locked(request.vm) as vm:
+            name_object(progress, vm.id, vm.name)
             with stage(progress, "kill"):
                 return self._describe(await self._life.kill(vm))
 
     async def delete(self, request: VmDelete, progress: Progress) -> Nothing:
-        return await self._tasks.finish(self._do_delete(request, progress), name=f"delete {request.vm}")
+        return await self._tasks.finish(self._delete(request, progress), name=f"delete {request.vm}")
 
-    async def _do_delete(self, request: VmDelete, progress: Progress) -> Nothing:
-        async with self._locked(request.vm) as vm:
+    async def _delete(self, request: VmDelete, progress: Progress) -> Nothing:
+        async with self._rows.locked(request.vm) as vm:
+            name_object(progress, vm.id, vm.name)
             if vm.state in LIVE and not request.force:
                 raise conflict(f"{vm.name} is {vm.state.value}", hint=f"banger vm delete --force {vm.name}")
             with stage(progress, "delete"):
                 await self._life.remove(vm)
-        self._locks.pop(vm.id, None)
         return Nothing()
 
-    async def prune(self, request: VmPrune) -> Pruned:
-        return await self._tasks.finish(self._do_prune(request), name="prune")
+    async def end_if(self, vm_id: str, judge: Callable[[VmRecord], End | None], progress: Progress) -> None:
+        """Stops or deletes a VM if that is the verdict on it as it is once its lock is held."""
+        await self._tasks.finish(self._end_if(vm_id, judge, progress), name=f"end {vm_id}")
 
-    async def _do_prune(self, request: VmPrune) -> Pruned:
-        gone: list[str] = []
-        freed = 0
-        for listed in self._around.vms.list():
-            if self._lock(listed).locked():
-                continue  # somebody is at work on it
-            async with self._lock(listed):
-                vm = self._around.vms.find(listed.id)
-                if vm is None or vm.state in LIVE:
-                    continue
-                use = self._describe(vm).disk_use
-                gone.append(vm.name)
-                freed += use.root_bytes + use.work_bytes
-                if not request.dry_run:
-                    await self._life.remove(vm)
-        return Pruned(vms=gone, freed_bytes=freed, dry_run=request.dry_run)
+    async def _end_if(self, vm_id: str, judge: Callable[[VmRecord], End | None], progress: Progress) -> None:
+        async with self._rows.locked_if_there(vm_id) as vm:
+            if vm is None or (end := judge(vm)) is None:
+                progress.tell("nothing was to be done any more")
+                return
+            name_object(progress, vm.id, vm.name)
+            try:
+                if end.delete:
+                    with stage(progress, "delete"):
+                        await self._life.remove(vm)
+                elif vm.state in LIVE:
+                    vm = await self._life.stop(vm, progress, deadline_s=STOP_S)
+                    self._rows.update(vm, stopped_because=end.reason)
+            finally:
+                progress.tell(end.reason)  # last: with a stage ends what was told in it
+
+    async def prune(self, request: VmPrune) -> Pruned:
+        work = prune(request, self._rows, self._life, self._describe)
+        return await self._tasks.finish(work, name="prune")
 
     async def set(self, request: VmSet) -> VmDetails:
-        return await self._tasks.finish(self._do_set(request), name=f"set {request.vm}")
+        return await self._tasks.finish(self._set(request), name=f"set {request.vm}")
 
-    async def _do_set(self, request: VmSet) -> VmDetails:
-        async with self._locked(request.vm) as vm:
-            spec = changes.settle_sizes(vm, request)
-            grown = changes.select_growth(vm.spec, spec)
-            preparation.check_host_room(grown, self._around.layouts.state, self._around.host)
-            await changes.grow_work_disk(vm, spec, self._layout(vm))
-            if request.nat is not None:
-                await changes.set_nat(vm, request.nat, self._around.networks)
-                spec = msgspec.structs.replace(spec, nat=request.nat)
-            return self._describe(self._life.update(vm, spec=spec))
+    async def _set(self, request: VmSet) -> VmDetails:
+        changes.require_change(request)
+        async with self._rows.locked(request.vm) as vm:
+            spec = changes.settle_spec(vm, request)
+            labels, ttl = changes.settle_labels(vm, request), changes.settle_ttl(vm, request, read_moment())
+            self._room.admit_change(vm, spec)
+            for capability in self._life.capabilities:
+                await capability.change(vm, spec)
+            return self._describe(self._rows.update(vm, spec=spec, labels=labels, ttl=ttl))
+
+    async def rename(self, request: VmRename) -> VmDetails:
+        return await self._tasks.finish(self._rename(request), name=f"rename {request.vm}")
+
+    async def _rename(self, request: VmRename) -> VmDetails:
+        async with self._rows.locked(request.vm) as vm:
+            name = self._rows.pick_name(request.name, apart_from=vm.id)
+            renamed = self._rows.update(vm, name=name)
+            if vm.state in LIVE:
+                self._around.networks.rename(vm.id, name)
+            return self._describe(renamed)
 
     async def publish(self, request: VmPublish) -> VmDetails:
-        return await self._tasks.finish(self._do_publish(request), name=f"publish {request.vm}")
+        return await self._tasks.finish(self._publish(request), name=f"publish {request.vm}")
 
-    async def _do_publish(self, request: VmPublish) -> VmDetails:
+    async def _publish(self, request: VmPublish) -> VmDetails:
         port = parse_publish(request.port)
-        async with self._locked(request.vm) as vm:
-            spec = await changes.publish(vm, port, self._around.networks, self._life.live)
-            return self._describe(self._life.update(vm, spec=spec))
+        async with self._rows.locked(request.vm) as vm:
+            spec = changes.settle_publish(vm, port)
+            if spec == vm.spec:
+                return self._describe(vm)
+            changes.refuse_taken((port,), self._rows.others(vm.id))
+            published = self._rows.update(vm, spec=spec)
+            try:
+                await changes.publish(vm, port, self._around.networks, self._life.live)
+            except BaseException:
+                self._rows.update(vm, spec=vm.spec)
+                raise
+            return self._describe(published)
 
     async def unpublish(self, request: VmUnpublish) -> VmDetails:
-        return await self._tasks.finish(self._do_unpublish(request), name=f"unpublish {request.vm}")
+        return await self._tasks.finish(self._unpublish(request), name=f"unpublish {request.vm}")
 
-    async def _do_unpublish(self, request: VmUnpublish) -> VmDetails:
+    async def _unpublish(self, request: VmUnpublish) -> VmDetails:
         port = parse_publish(request.port)
-        async with self._locked(request.vm) as vm:
+        async with self._rows.locked(request.vm) as vm:
             spec = await changes.unpublish(vm, port, self._around.networks, self._life.live)
-            return self._describe(self._life.update(vm, spec=spec))
+            return self._describe(self._rows.update(vm, spec=spec))
 
     # In the guest
 
     async def ssh(self, request: VmSsh) -> SshTarget:
-        vm = require_running(self._resolve(request.vm))
-        await wait_ssh(self._life.live.get_agent(vm), vm, timeout_s=request.timeout_s)
-        self._touch(vm)
-        return views.ssh_target(vm, self._layout(vm), self._around.owner_key_path)
+        vm = require_running(self._rows.resolve(request.vm))
+        await wait_ssh(self.get_agent(vm), vm, timeout_s=request.timeout_s)
+        self.touch(vm.id)
+        return views.ssh_target(vm, self._around.layouts.of(vm.id), self._around.owner_key_path)
 
     async def execute(self, request: VmExec, stream: CommandStream) -> None:
         plan = plan_command(request)
-        vm = require_running(self._resolve(request.vm))
-        agent = self._life.live.get_agent(vm)
-        self._touch(vm)
-        if vm.ephemeral:
-            self._used.add(vm.id)
+        vm = require_running(self._rows.resolve(request.vm))
+        agent = self.get_agent(vm)
+        self.touch(vm.id)
+        if vm.ends_with_command:
+            self._departure.note_command(vm.id)
+        self._streams[vm.id] = self._streams.get(vm.id, 0) + 1
         try:
             end = await run_command(agent, plan, stream)
         finally:
+            self._end_stream(vm.id)
             if request.delete_after:
-                await self._tasks.finish(self._delete_quietly(vm.id), name=f"delete {vm.id}")
+                await self._tasks.finish(self._departure.remove_quietly(vm.id), name=f"delete {vm.id}")
         await stream.finish(status=end.status, signal=end.signal)
+
+    def _end_stream(self, vm_id: str) -> None:
+        """Its end is activity, too."""
+        self._streams[vm_id] -= 1
+        if not self._streams[vm_id]:
+            del self._streams[vm_id]
+        self.touch(vm_id)
 
     # The daemon's beginning and end
 
-    async def recover(self) -> None:
-        """After a daemon that did not shut down: live VMs are taken over, what cannot be is put to rest."""
-        for vm in self._around.vms.list():
-            try:
-                await self._recover(vm)
-            except Problem as problem:  # the others must not pay for it, and it can be tried again
-                _log.warning("a VM is left as it is", extra={"vm": vm.id, "why": problem.brief})
-        await remove_leftovers(self._around.privileged, frozenset(self._life.live))
-        known = {vm.id for vm in self._around.vms.list()}
-        for layout in self._around.layouts.find_strays(known):
-            _log.info("removing what no VM owns", extra={"directory": str(layout.state)})
-            await asyncio.to_thread(layout.remove)
+    async def recover(self) -> Reconciled:
+        """What could not be mended is tried again from time to time."""
+        found = await self._recovery.begin()
+        self._tasks.start(self._recovery.keep_trying(), name="mend what was left")
+        return found
 
-    async def _recover(self, vm: VmRecord) -> None:
-        if vm.ephemeral or not vm.prepared or vm.removing:
-            await self._delete_quietly(vm.id)
-        elif vm.state in LIVE:
-            async with self._lock(vm):
-                if not await self._life.adopt(vm):
-                    await self._life.kill(vm, error=_INTERRUPTED.as_data())
+    async def reconcile(self, request: DaemonReconcile) -> Reconciled:
+        return await self._tasks.finish(self._recovery.reconcile(), name="reconcile")
 
     async def stop_all(self, hurry: asyncio.Event) -> None:
-        """Every running VM is powered off, all at once; `hurry` kills what is left."""
-        stopping = [
-            self._tasks.start(self._stop_for_shutdown(vm_id), name=f"stop {vm_id}")
-            for vm_id in self._life.live
-        ]
-        hurried = self._tasks.start(hurry.wait(), name="hurry")
-        while pending := {task for task in stopping if not task.done()}:
-            await asyncio.wait((*pending, hurried), return_when=asyncio.FIRST_COMPLETED)
-            if hurried.done():
-                break
-        for task in (*stopping, hurried):
-            task.cancel()
-        await asyncio.wait((*stopping, hurried))
-        for vm in self._around.vms.list():
-            if vm.state in LIVE:
-                await self._life.kill(vm)
+        await self._departure.stop_all(hurry)
 
     async def close(self) -> None:
         """Lets go of the agents. VMs that still run go on, and can be taken over by a later daemon."""
         for vm_id in self._life.live:
             live = await self._life.live.take(vm_id)
             if live is not None:
-                await live.agent.link.aclose()
-
-    async def _stop_for_shutdown(self, vm_id: str) -> None:
-        vm = self._around.vms.find(vm_id)
-        if vm is None:
-            return
-        async with self._lock(vm):
-            vm = self._around.vms.find(vm_id)
-            if vm is not None and vm.ephemeral:
-                await self._life.remove(vm)
-            elif vm is not None and vm.state is VmState.RUNNING:
-                await self._life.stop(vm, Silent(), deadline_s=30)
-
-    async def _expect_command(self, vm_id: str) -> None:
-        """A VM made for one command goes when whoever asked for it never came back with the command."""
-        await asyncio.sleep(_EPHEMERAL_GRACE_S)
-        if vm_id not in self._used:
-            await self._delete_quietly(vm_id)
-        self._used.discard(vm_id)
-
-    async def _end_full(self, vm_id: str, driver: RootDriver) -> None:
-        """A root disk that the host has given up fails at every access: its VM is ended, and says why."""
-        vm = self._around.vms.find(vm_id)
-        if vm is None:
-            return
-        async with self._lock(vm):
-            if vm_id in self._life.live:
-                problem = driver.explain_full(locate_root(vm, self._layout(vm)))
-                _log.warning("a root disk is full", extra={"vm": vm_id, "why": problem.brief})
-                await self._life.kill(vm, error=problem.as_data())
-
-    async def _delete_quietly(self, vm_id: str) -> None:
-        vm = self._around.vms.find(vm_id)
-        if vm is None:
-            return
-        async with self._lock(vm):
-            await self._life.remove(vm)
+                await live.hang_up()
 
     # Parts
-
-    def _pick_name(self, untrusted_name: str | None) -> str:
-        taken = {vm.name for vm in self._around.vms.list()}
-        if untrusted_name is not None:
-            name = validate_name(untrusted_name)
-            if name in taken:
-                raise Problem(
-                    Code.ALREADY_EXISTS,
-                    f"there is a VM {name!r} already",
-                    hint=f"choose another --name, or banger vm delete {name}",
-                    outcome=Outcome.NOT_STARTED,
-                )
-            return name
-        while (name := compose_name(self._around.entropy.number())) in taken:
-            pass
-        return name
-
-    def _resolve(self, untrusted_reference: str) -> VmRecord:
-        vms = {vm.id: vm for vm in self._around.vms.list()}
-        return vms[resolve_reference(untrusted_reference, (Named(vm.id, vm.name) for vm in vms.values()))]
-
-    @asynccontextmanager
-    async def _locked(self, untrusted_reference: str) -> AsyncIterator[VmRecord]:
-        """The VM under its lock, as it is once the lock is held."""
-        vm = self._resolve(untrusted_reference)
-        async with self._lock(vm):
-            yield self._resolve(vm.id)
-
-    def _lock(self, vm: VmRecord) -> asyncio.Lock:
-        return self._locks.setdefault(vm.id, asyncio.Lock())
-
-    def _layout(self, vm: VmRecord) -> Layout:
-        return self._around.layouts.of(vm.id)
 
     def _describe(self, vm: VmRecord) -> VmDetails:
         posture = self._around.backends.explain(vm)
         driver = self._around.storage.get(vm.root_driver)
-        return views.describe(vm, self._layout(vm), driver, posture, self._around.owner_key_path)
-
-    def _touch(self, vm: VmRecord) -> None:
-        """What counts as activity: commands and logins."""
-        self._life.update(vm, last_touched_at=utc_now())
+        layout = self._around.layouts.of(vm.id)
+        return views.describe(vm, layout, driver, posture, self._around.owner_key_path, read_moment())
 
     async def _on_exit(self, vm_id: str, exit_: Exit) -> None:
-        vm = self._around.vms.find(vm_id)
-        if vm is not None:
-            async with self._lock(vm):
-                await self._life.record_exit(vm, exit_)
+        await self._departure.record_exit(vm_id, exit_)

@@ -5,10 +5,11 @@ from pathlib import Path
 from banger.api.vm import DiskUse, LogText, Posture, SshTarget, VmDetails, VmSummary
 from banger.base.files import allocated_bytes
 from banger.base.problem import Problem, not_found
+from banger.model.moment import Moment
 from banger.model.vm import LIVE, NetworkMode, VmRecord, VmRuntime
+from banger.services.vms.capabilities.ssh import host_key_alias
 from banger.services.vms.layout import Layout
 from banger.services.vms.plan import locate_root
-from banger.services.vms.preparation import host_key_alias
 from banger.storage.contract import RootDriver
 
 _MAX_LOG_BYTES = 512 * 1024
@@ -36,7 +37,7 @@ def _render_address(runtime: VmRuntime) -> str:
 
 
 def describe(
-    vm: VmRecord, layout: Layout, driver: RootDriver, posture: Posture, owner_key: Path
+    vm: VmRecord, layout: Layout, driver: RootDriver, posture: Posture, owner_key: Path, now: Moment
 ) -> VmDetails:
     return VmDetails(
         vm=vm,
@@ -47,6 +48,7 @@ def describe(
         ),
         directory=str(layout.state),
         ssh=ssh_target(vm, layout, owner_key) if vm.state in LIVE and vm.runtime else None,
+        ttl_left_s=vm.ttl.left_s(now) if vm.ttl and vm.state in LIVE else None,
     )
 
 
