@@ -1,9 +1,12 @@
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Interface
 
 import pytest
 
+from banger.api.system import Finding
+from banger.base.clock import host_now
 from banger.base.paths import Paths
 from banger.base.problem import unavailable
 from banger.base.tasks import Supervisor
@@ -14,10 +17,29 @@ from banger.model.machine import DiskFormat
 from banger.model.sizing import HostSize
 from banger.model.storage import StorageDriver
 from banger.network.bridge import BridgePlan
-from banger.services.checks.contract import CheckSurroundings, Verdict
+from banger.services.checks import contract
+from banger.services.checks.contract import CheckSurroundings, Places, Verdict
 from banger.services.hostnet.bridge import Allowances, BridgeNetwork
 from banger.services.hostnet.service import HostNetwork
 from banger.storage.choose import Storage
+
+
+@pytest.fixture(autouse=True)
+def judge_fixes(monkeypatch):
+    """Whatever a check advises is a command line that a shell takes, of commands that a host has."""
+
+    def make(**parts):
+        finding = Finding(**parts)
+        if finding.fix is not None:
+            lexer = shlex.shlex(finding.fix, posix=True, punctuation_chars="&|;()<>")
+            lexer.whitespace_split = True
+            words = list(lexer)
+            first = [word for before, word in zip(["&&", *words], words, strict=False) if before == "&&"]
+            assert set(first) <= contract._COMMANDS, finding.fix
+            assert not set(words) & set("|;()<>"), finding.fix
+        return finding
+
+    monkeypatch.setattr(contract, "Finding", make)
 
 
 class Driver:
@@ -28,10 +50,11 @@ class Driver:
     def __init__(self, name: StorageDriver, reason: str = "") -> None:
         self.name = name
         self.reason = reason
+        self.stands_on_image = name in (StorageDriver.SNAPSHOT, StorageDriver.QCOW2)
 
     async def probe(self) -> None:
         if self.reason:
-            raise unavailable(self.reason, hint=f"mend {self.name.value}")
+            raise unavailable(self.reason, hint=f"sudo mend {self.name.value}")
 
 
 @asynccontextmanager
@@ -67,6 +90,13 @@ async def around(tmp_path) -> AsyncIterator[CheckSurroundings]:
     async def qcow2():
         return StorageDriver.QCOW2
 
+    async def nothing():
+        return ()
+
+    config = tmp_path / "config" / "config.toml"
+    config.parent.mkdir(mode=0o700)
+    config.write_text('network = "user"\n')
+
     async with Supervisor() as tasks:
         yield CheckSurroundings(
             paths=Paths(*(str(tmp_path / name) for name in ("config", "state", "data", "cache", "run"))),
@@ -92,6 +122,18 @@ async def around(tmp_path) -> AsyncIterator[CheckSurroundings]:
             root_socket=tmp_path / "root.sock",
             root_program=tmp_path / "banger-root",
             root_uid=(tmp_path.stat()).st_uid,
+            list_rows=list,
+            list_damaged=nothing,
+            owner_key=tmp_path / "data" / "ssh" / "id_ed25519",
+            serving_since=host_now(),
+            places=Places(
+                install_record=tmp_path / "install.json",
+                firecracker=tmp_path / "firecracker",
+                control_groups=tmp_path / "cgroup",
+                interfaces=tmp_path / "interfaces",
+                systemd=tmp_path / "systemd",
+                processes=tmp_path / "processes",
+            ),
             resolv_conf=tmp_path / "resolv.conf",
             nsswitch_conf=tmp_path / "nsswitch.conf",
         )

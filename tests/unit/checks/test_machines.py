@@ -1,5 +1,8 @@
 """What the doctor says of Firecracker, its jail and root disks: what runs, why nothing better, and the command."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from tests.unit.checks.conftest import Driver
 
@@ -80,7 +83,12 @@ async def test_a_jail_that_was_switched_off_is_a_warning_whatever_root_could_do(
     finding = await jail.check(helped._replace(config=Config(jailer_enabled=False)))
     assert finding.verdict == "warn"
     assert finding.text.startswith("Firecracker runs as you, unjailed")
-    assert finding.fix.startswith(f"delete jailer_enabled from {helped.paths.config_file}")
+    edit, _, rest = finding.fix.partition(" && ")
+    assert rest == "banger daemon restart"
+    file = Path(helped.paths.config_file)
+    file.write_text("jailer_enabled = false\nlog_level = 'debug'\n")
+    subprocess.run(edit, shell=True, check=True)
+    assert file.read_text() == "log_level = 'debug'\n"
 
 
 @pytest.mark.parametrize("change", [{"privileged": None}, {"config": Config(vmm="qemu")}])
@@ -103,7 +111,7 @@ async def test_a_copy_of_the_image_for_each_vm_is_a_warning_with_the_first_way_o
 
     drivers = [Driver(StorageDriver.SNAPSHOT, "no target"), Driver(StorageDriver.REFLINK, "ext4 cannot")]
     finding = await storage.check(helped._replace(choose_storage=copy, storage=Storage("auto", drivers)))
-    assert (finding.verdict, finding.fix) == ("warn", "mend dm-snapshot")
+    assert (finding.verdict, finding.fix) == ("warn", "sudo mend dm-snapshot")
     assert "; no target; ext4 cannot; " in finding.text
 
 
@@ -112,8 +120,8 @@ async def test_no_driver_at_all_fails(helped):
         raise unavailable("the named one cannot work", hint='set storage_driver = "auto"')
 
     finding = await storage.check(helped._replace(choose_storage=none))
-    assert (finding.verdict, finding.fix) == ("fail", 'set storage_driver = "auto"')
-    assert finding.text == "no VM can be created: the named one cannot work"
+    assert (finding.verdict, finding.fix) == ("fail", None)
+    assert finding.text == 'no VM can be created: the named one cannot work (set storage_driver = "auto")'
 
 
 async def test_a_driver_of_the_configurations_choice_is_called_that(helped):

@@ -66,7 +66,7 @@ async def test_a_helper_that_came_after_the_daemon_wants_a_new_daemon(rootless):
     rootless.root_socket.touch()
     finding = await network.check(rootless)
     assert "came after this daemon" in finding.text
-    assert finding.fix.startswith("banger daemon stop && banger daemon start (")
+    assert finding.fix == "banger daemon restart"
 
 
 async def test_user_mode_by_choice_passes_and_says_what_nat_means_there(around):
@@ -84,8 +84,7 @@ async def test_a_bridge_that_cannot_be_had_is_told_with_its_fix(around, root, wa
         finding = await network.check(around._replace(config=Config(network=wanted), networks=networks))
     assert finding.verdict == verdict
     assert "10.209.0.0/16 on vpn0" in finding.text
-    assert finding.fix is not None
-    assert "bridge_cidr" in finding.fix
+    assert "set bridge_cidr = " in finding.text
 
 
 async def test_a_helper_that_has_died_is_a_failure_although_the_bridge_was_open(bridged, root):
@@ -244,7 +243,8 @@ async def test_without_systemd_resolved_names_are_a_warning_with_the_recipes(aro
             finding = await names.check(surroundings)
             assert finding.verdict == "warn"
             assert "this host has no systemd-resolved" in finding.text
-            assert finding.fix == f"dig @10.209.0.1 NAME.vm, or as in {names.RECIPES}"
+            assert finding.fix.startswith("sudo apt-get install systemd-resolved && ")
+            assert names.RECIPES in finding.text
         knowing.add("192.0.2.53")
         assert (await names.check(surroundings)).verdict == "pass", "told by hand, as the recipes say"
 

@@ -10,7 +10,7 @@ from banger.base.problem import unavailable
 from banger.base.tasks import Supervisor
 from banger.model.config import Config
 from banger.privileged.fake import FakePrivileged
-from banger.services.checks import root_helper
+from banger.services.checks import root_helper, trust
 from banger.services.hostnet.service import HostNetwork
 
 
@@ -79,9 +79,9 @@ async def test_a_directory_that_others_could_change_fails(helped, what):
 async def test_a_group_without_members_is_nobody(helped, monkeypatch):
     """Debian's `staff` on /usr/local/lib."""
     helped.root_program.parent.chmod(0o775)
-    monkeypatch.setattr(root_helper, "list_members", lambda _: [])
+    monkeypatch.setattr(trust, "list_members", lambda _: [])
     assert (await root_helper.check(helped)).verdict == "pass"
-    monkeypatch.setattr(root_helper, "list_members", lambda _: ["eve"])
+    monkeypatch.setattr(trust, "list_members", lambda _: ["eve"])
     finding = await root_helper.check(helped)
     assert finding.verdict == "fail"
     assert finding.text.startswith("eve may write to")

@@ -3,7 +3,9 @@
 from banger.api.system import Finding
 from banger.services.checks.contract import CheckSurroundings, failed, passed
 
-_FIX = "reinstall banger, or make guest-program in a clone"
+_NAME = "guest program"
+_CLONE = " (in a clone: make guest-program)"
+_FIX = "python3 -m pip install --force-reinstall banger"
 
 
 async def check(around: CheckSurroundings) -> Finding:
@@ -11,9 +13,8 @@ async def check(around: CheckSurroundings) -> Finding:
         with around.guest_program.open("rb") as file:
             head = file.read(4)
     except OSError as error:
-        return failed("guest program", f"{around.guest_program}: {error.strerror}", _FIX)
+        return failed(_NAME, f"{around.guest_program}: {error.strerror}{_CLONE}", _FIX)
     if head != b"\x7fELF":
-        return failed("guest program", f"{around.guest_program} is no program", _FIX)
-    return passed(
-        "guest program", f"{around.guest_program.name}, {around.guest_program.stat().st_size // 1024} KiB"
-    )
+        return failed(_NAME, f"{around.guest_program} is no program{_CLONE}", _FIX)
+    size_kib = around.guest_program.stat().st_size // 1024
+    return passed(_NAME, f"{around.guest_program.name}, {size_kib} KiB")

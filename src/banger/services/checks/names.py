@@ -11,6 +11,7 @@ from banger.model.vm import NetworkMode
 from banger.network.bridge import ZONE
 from banger.network.resolvers import PORT, parse_resolvers
 from banger.services.checks.contract import CheckSurroundings, passed, warned
+from banger.services.hostnet.bridge import BridgeNetwork
 
 RECIPES = "docs/how-to/reach-vms-by-address-and-name.md"
 STUB = "sudo ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf"
@@ -22,8 +23,15 @@ async def check(around: CheckSurroundings) -> Finding:
     standing, bridge = await around.networks.settle(), around.networks.bridge
     if standing.mode is NetworkMode.USER or bridge is None:
         return passed("names", "none in user mode: VMs have no address of their own")
+    if around.serving_since is None:
+        return passed("names", "served at the bridge's address while a daemon runs")
     if bridge.names is None:
         return warned("names", f"not served: {bridge.names_reason}", f"sudo ss -lntup 'sport = :{PORT}'")
+    return await _judge_asking(around, bridge)
+
+
+async def _judge_asking(around: CheckSurroundings, bridge: BridgeNetwork) -> Finding:
+    """Whether this host's own programs find the names that are served."""
     served = f"NAME.{ZONE} is served at {bridge.plan.host}"
     resolver = find_resolver(around.resolv_conf)
     if resolver is not None and (resolver == bridge.plan.host or await has_zone(resolver)):
@@ -31,8 +39,8 @@ async def check(around: CheckSurroundings) -> Finding:
     if bridge.names_reason:
         return warned(
             "names",
-            f"{served}, but this host does not ask there: {bridge.names_reason}",
-            f"dig @{bridge.plan.host} NAME.{ZONE}, or as in {RECIPES}",
+            f"{served}, but this host does not ask there: {bridge.names_reason} (other ways: {RECIPES})",
+            f"sudo apt-get install systemd-resolved && {around.start_anew}",
         )
     if _uses_resolved(around.nsswitch_conf):
         return passed("names", f"{served}, and the C library asks there through systemd-resolved")

@@ -22,7 +22,7 @@ async def check(around: CheckSurroundings) -> Finding:
     reason, fix = standing.reason, standing.hint or None
     if bridge is None and around.root_socket.exists():
         reason = "the root helper came after this daemon, which is to be started anew"
-        fix = "banger daemon stop && banger daemon start (running VMs are stopped in order)"
+        fix = around.start_anew
     if around.config.network == "bridge":
         return failed("network", f'no VM can start: network = "bridge" cannot be had: {reason}', fix)
     return warned("network", f"user mode: {reason}; {CAVEAT}", fix)

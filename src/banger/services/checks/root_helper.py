@@ -5,13 +5,12 @@ whom the daemon asks.
 """
 
 import os
-import pwd
 import stat
 from pathlib import Path
 
 from banger.api.system import Finding
-from banger.base.groups import list_members
 from banger.services.checks.contract import CheckSurroundings, failed, passed, warned
+from banger.services.checks.trust import judge_roots, judge_roots_file, say_user
 
 _NAME = "root helper"
 
@@ -30,9 +29,9 @@ async def check(around: CheckSurroundings) -> Finding:
         return warned(
             _NAME,
             "the daemon is root and its own helper, which is for development and containers",
-            "sudo banger system install --owner USER",
+            "sudo banger system install",
         )
-    users = " and ".join(dict.fromkeys((_say_user(os.getuid()), "root")))
+    users = " and ".join(dict.fromkeys((say_user(os.getuid()), "root")))
     return passed(_NAME, f"{around.root_socket} is closed to all but {users}")
 
 
@@ -40,9 +39,8 @@ def _judge_program(program: Path, root_uid: int) -> Finding | None:
     """The installed file and all directories above it."""
     if not os.path.lexists(program):
         return None
-    for path in (program, *program.parents):
-        if (wrong := _judge(path, owners=(0, root_uid))) is not None:
-            return wrong
+    if (wrong := judge_roots_file(program, owners=(0, root_uid))) is not None:
+        return failed(_NAME, *wrong)
     if not stat.S_ISREG(program.lstat().st_mode):
         return failed(_NAME, f"{program} is no file", "sudo banger system install")
     return None
@@ -56,35 +54,9 @@ def _judge_socket(socket: Path) -> Finding | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in (0, os.getuid()):
-        return failed(_NAME, f"{socket} is no socket of {_say_user(os.getuid())}", f"ls -l {socket}")
+        return failed(_NAME, f"{socket} is no socket of {say_user(os.getuid())}", f"ls -l {socket}")
     if stat.S_IMODE(found.st_mode) & ~0o600:
         wrong = stat.S_IMODE(found.st_mode)
         return failed(_NAME, f"{socket} has mode {wrong:04o}", f"sudo chmod 0600 {socket}")
-    return _judge(socket.parent, owners=(0, os.getuid()))
-
-
-def _judge(path: Path, owners: tuple[int, int]) -> Finding | None:
-    """A sticky directory is no danger: what is in it belongs to an owner, too, and is renamed by that one only."""
-    found = path.lstat()
-    if stat.S_ISLNK(found.st_mode):
-        return failed(_NAME, f"{path} is a symbolic link", f"ls -l {path}")
-    if found.st_uid not in owners:
-        return failed(
-            _NAME, f"{path} belongs to {_say_user(found.st_uid)}, not to root", f"sudo chown root:root {path}"
-        )
-    if found.st_mode & stat.S_ISVTX:
-        return None
-    if found.st_mode & stat.S_IWOTH:
-        return failed(_NAME, f"everybody may write to {path}", f"sudo chmod o-w {path}")
-    if found.st_mode & stat.S_IWGRP and (members := list_members(found.st_gid)):
-        return failed(
-            _NAME, f"{members[0]} may write to {path} as a member of its group", f"sudo chmod g-w {path}"
-        )
-    return None
-
-
-def _say_user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
+    distrust = judge_roots(socket.parent, owners=(0, os.getuid()))
+    return None if distrust is None else failed(_NAME, *distrust)

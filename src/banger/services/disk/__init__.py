@@ -1,0 +1,1 @@
+"""Tells what is on the disk, whose it is, and what could go."""

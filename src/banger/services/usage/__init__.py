@@ -1,0 +1,1 @@
+"""What VMs use of the host, what they serve, and how they are."""
