@@ -25,6 +25,19 @@ class DaemonState(msgspec.Struct, frozen=True, kw_only=True):
     rss_bytes: int
 
 
+class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
+    """What was not as the records say, in lines for people: VMs taken over, VMs whose VMM had gone, VMs removed to
+    their end, objects of ours on the host that nobody owned, operations whose outcome is known now, and what could
+    not be mended, each with the reason."""
+
+    adopted: list[str] = []
+    stopped: list[str] = []
+    removed: list[str] = []
+    swept: list[str] = []
+    operations: list[str] = []
+    left: list[str] = []
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What one check found. `verdict` is pass, warn or fail."""
 
@@ -53,7 +66,14 @@ class DaemonStatus(Request[DaemonState]):
 
 @declare("daemon.stop", effect=Effect.DESTROY)
 class DaemonStop(Request[Nothing]):
-    """Shuts the daemon down. Running VMs are stopped first; after a crash the next daemon takes over those that run."""
+    """Shuts the daemon down. Running VMs are stopped first, or run on and are taken over by the next daemon."""
+
+    keep_vms: Annotated[bool, field("leave running VMs to the next daemon")] = False
+
+
+@declare("daemon.reconcile", effect=Effect.CHANGE)
+class DaemonReconcile(Request[Reconciled]):
+    """Makes the host what the records say, as every start of the daemon does; VMs that run well are not touched."""
 
 
 @declare("daemon.ping")
@@ -68,12 +88,21 @@ class DoctorRun(Request[Findings]):
 
 @declare("operation.list")
 class OperationList(Request[Operations]):
-    """Lists operations, the newest first."""
+    """Lists operations, the newest first, without their results. Kept are the newest 200 that have ended within 14
+    days, what runs, and what has an unknown outcome."""
+
+    running: Annotated[bool, field("only those that run")] = False
+    all: Annotated[bool, field("every one that is kept", short="a")] = False
+    of_kind: Annotated[
+        str | None, field("only this method, for example vm.create", flag="kind", metavar="METHOD")
+    ] = None
+    subject: Annotated[str | None, field("only those on this VM, image or kernel", metavar="NAME")] = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000), field("at most so many", short="n", metavar="N")] = 50
 
 
 @declare("operation.show")
 class OperationShow(Request[Operation]):
-    """One operation with its stages."""
+    """One operation with its stages, its result or its error."""
 
     operation: OperationId
 
@@ -87,9 +116,10 @@ class OperationWatch(Request[Operation]):
 
 @declare("operation.cancel", effect=Effect.CHANGE)
 class OperationCancel(Request[Operation]):
-    """Cancels an operation and undoes what it did."""
+    """Cancels an operation and undoes what it did. Returns at once; the undo can be watched, or waited for."""
 
     operation: OperationId
+    wait: Annotated[bool, field("until all is undone")] = False
 
 
 @declare("complete")

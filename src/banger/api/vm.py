@@ -14,6 +14,8 @@ PublishedPort = Annotated[
     str, field("[IP:]HOST:GUEST[/udp], on loopback unless IP says otherwise", positional=True, metavar="PORT")
 ]
 Deadline = Annotated[float, Meta(ge=0, le=86400)]
+TtlSeconds = Annotated[float, Meta(ge=1, le=315360000)]
+_TTL = "how long it may run, for example 2h: then it is stopped, or deleted if it was to be temporary"
 
 
 class VmSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,7 @@ class VmDetails(msgspec.Struct, frozen=True, kw_only=True):
     disk_use: DiskUse
     directory: str
     ssh: SshTarget | None = None
+    ttl_left_s: float | None = None
 
 
 class LogText(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,12 +84,24 @@ class LogText(msgspec.Struct, frozen=True, kw_only=True):
     truncated: bool
 
 
+class PruneVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Why one VM goes, or stays, and what it frees if it goes. `failed`: it was to go, and could not be removed."""
+
+    id: str
+    name: str
+    goes: bool
+    why: str
+    frees_bytes: int = 0
+    failed: bool = False
+
+
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
-    """What was removed, or would be."""
+    """What was removed, or would be; `verdicts` are about every VM there was."""
 
     vms: list[str]
     freed_bytes: int
     dry_run: bool
+    verdicts: list[PruneVerdict] = []
 
 
 @declare("vm.list")
@@ -94,6 +109,9 @@ class VmList(Request[VmSummaries]):
     """Lists VMs: the running ones, or all."""
 
     all: Annotated[bool, field("stopped VMs too", short="a")] = False
+    labels: Annotated[
+        dict[str, str], field("KEY=VALUE: only those with this label, repeatable", flag="label", short="l")
+    ] = {}
 
 
 @declare("vm.show")
@@ -131,8 +149,10 @@ class VmCreate(Request[VmDetails]):
     ] = []
     labels: Annotated[dict[str, str], field("KEY=VALUE, repeatable", flag="label", short="l")] = {}
     start: Annotated[bool, field("start it as well", hidden=True)] = True
+    ttl_s: Annotated[TtlSeconds | None, field(_TTL, flag="ttl", unit="seconds")] = None
     ephemeral: Annotated[bool, field("delete it when its first command ends", hidden=True)] = False
     wait_ssh: Annotated[bool, field("wait until sshd listens, too", flag="wait-ssh")] = False
+    wait_opencode: Annotated[bool, field("wait until opencode listens, too", flag="wait-opencode")] = False
 
 
 @declare("vm.start", effect=Effect.CHANGE, kind=Kind.OPERATION)
@@ -140,7 +160,9 @@ class VmStart(Request[VmDetails]):
     """Boots a stopped VM and waits for its agent."""
 
     vm: VmReference
+    ttl_s: Annotated[TtlSeconds | None, field(_TTL, flag="ttl", unit="seconds")] = None
     wait_ssh: Annotated[bool, field("wait until sshd listens, too", flag="wait-ssh")] = False
+    wait_opencode: Annotated[bool, field("wait until opencode listens, too", flag="wait-opencode")] = False
 
 
 @declare("vm.stop", effect=Effect.CHANGE, kind=Kind.OPERATION)
@@ -151,6 +173,7 @@ class VmStop(Request[VmDetails]):
     timeout_s: Annotated[
         Deadline, field("deadline before the VM is killed", flag="timeout", unit="seconds")
     ] = 30.0
+    reason: Annotated[Annotated[str, Meta(max_length=200)], field("why, for vm show", hidden=True)] = ""
 
 
 @declare("vm.restart", effect=Effect.CHANGE, kind=Kind.OPERATION)
@@ -180,7 +203,7 @@ class VmDelete(Request[Nothing]):
 
 @declare("vm.set", effect=Effect.CHANGE)
 class VmSet(Request[VmDetails]):
-    """Changes a VM: NAT at once where it is on the bridge; its sizes while it is stopped."""
+    """Changes a VM: labels, time to live and, where it is on the bridge, NAT at once; its sizes while it is stopped."""
 
     vm: VmReference
     nat: Annotated[bool | None, field("let the guest reach the network outside", negatable=True)] = None
@@ -191,6 +214,23 @@ class VmSet(Request[VmDetails]):
     disk_size_bytes: Annotated[
         int | None, field("size of the work disk at /root; it only grows", flag="disk-size", unit="bytes")
     ] = None
+    ttl_s: Annotated[
+        TtlSeconds | None,
+        field("how long it may run from now on, for example 4h", flag="ttl", unit="seconds"),
+    ] = None
+    no_ttl: Annotated[bool, field("let it run for as long as it likes", flag="no-ttl")] = False
+    labels: Annotated[dict[str, str], field("KEY=VALUE, repeatable", flag="label", short="l")] = {}
+    unlabel: Annotated[
+        list[str], field("take the label KEY away, repeatable", flag="unlabel", metavar="KEY")
+    ] = []
+
+
+@declare("vm.rename", effect=Effect.CHANGE)
+class VmRename(Request[VmDetails]):
+    """Gives a VM another name: at once for banger and where names resolve, in the guest at its next start."""
+
+    vm: VmReference
+    name: Annotated[str, field("the new name, a DNS label", positional=True, metavar="NAME")]
 
 
 @declare("vm.publish", effect=Effect.CHANGE)
@@ -211,9 +251,19 @@ class VmUnpublish(Request[VmDetails]):
 
 @declare("vm.prune", effect=Effect.DESTROY)
 class VmPrune(Request[Pruned]):
-    """Deletes all VMs that are not running."""
+    """Deletes all VMs that are not running, or those of them that the filters name."""
 
-    dry_run: Annotated[bool, field("only tell what would go", flag="dry-run")] = False
+    dry_run: Annotated[bool, field("only tell what would go, and why", flag="dry-run")] = False
+    labels: Annotated[
+        dict[str, str],
+        field("KEY=VALUE: only those with this label, repeatable", flag="label", short="l"),
+    ] = {}
+    older_than_s: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        field(
+            "only those that nobody has used for so long, for example 7d", flag="older-than", unit="seconds"
+        ),
+    ] = None
 
 
 @declare("vm.ssh")

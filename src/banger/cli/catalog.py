@@ -20,7 +20,7 @@ REMOVE: Row = {
     "name": "rm",
     "type": "bool",
     "flag": "rm",
-    "help": "delete the VM when the command or shell ends",
+    "help": "delete the VM when the command or shell ends; with -d and --ttl, when its time is over",
 }
 DETACH: Row = {
     "name": "detach",
@@ -28,6 +28,20 @@ DETACH: Row = {
     "flag": "detach",
     "short": "d",
     "help": "prepare everything, print the name, do not attach",
+}
+OP: Row = {
+    "name": "op",
+    "type": "str",
+    "flag": "op",
+    "metavar": "ID",
+    "help": "do it once under this operation id: the same command with the same id is not done again",
+}
+ALONE: Row = {
+    "name": "detach",
+    "type": "bool",
+    "flag": "detach",
+    "short": "d",
+    "help": "print the operation's id and return; it goes on",
 }
 NAMED: Row = {
     "name": "named",
@@ -84,6 +98,21 @@ FROM: Row = {
     "help": "download nothing: take the release archive, the wheel, or a directory with firecracker and jailer",
 }
 
+WATCH: Row = {
+    "name": "watch",
+    "type": "bool",
+    "flag": "watch",
+    "short": "w",
+    "help": "again and again, until left",
+}
+INTERVAL: Row = {
+    "name": "interval",
+    "type": "float",
+    "flag": "interval",
+    "unit": "seconds",
+    "help": "how often (default 2s)",
+}
+
 GROUPS = ("vm", "image", "kernel", "daemon", "operation", "setup", "system")
 
 # run: module and function. method: whose parameters it takes (hidden ones left out); also: named parameters of
@@ -104,6 +133,7 @@ COMMANDS: dict[str, Row] = {
     "vm kill": {"run": "vm:change", "method": "vm.kill", "flags": (QUIET, JSON), "many": True},
     "vm delete": {"run": "vm:change", "method": "vm.delete", "flags": (QUIET, JSON), "many": True},
     "vm set": {"run": "vm:change", "method": "vm.set", "flags": (JSON,), "many": True},
+    "vm rename": {"run": "vm:rename", "method": "vm.rename", "flags": (JSON,)},
     "vm publish": {"run": "vm:publish", "method": "vm.publish", "flags": (JSON,)},
     "vm unpublish": {"run": "vm:publish", "method": "vm.unpublish", "flags": (JSON,)},
     "vm list": {"run": "vmlist:show_list", "method": "vm.list", "flags": (JSON,)},
@@ -122,6 +152,14 @@ COMMANDS: dict[str, Row] = {
         "flags": (TTY,),
         "rest": "CMD",
     },
+    "vm stats": {
+        "run": "usage:stats",
+        "method": "vm.stats",
+        "flags": (WATCH, INTERVAL, JSON),
+        "many": True,
+    },
+    "vm ports": {"run": "usage:ports", "method": "vm.ports", "flags": (JSON,)},
+    "vm health": {"run": "usage:health", "method": "vm.health", "flags": (JSON,)},
     "vm logs": {"run": "vm:logs", "method": "vm.logs", "flags": (JSON,)},
     "vm prune": {"run": "vm:prune", "method": "vm.prune", "flags": (YES, JSON)},
     "image list": {"run": "image:show_list", "method": "image.list", "flags": (JSON,)},
@@ -135,6 +173,11 @@ COMMANDS: dict[str, Row] = {
     "daemon status": {"run": "daemon:status", "method": "daemon.status", "flags": (JSON,)},
     "daemon start": {"run": "daemon:start", "summary": "Starts the daemon, unless it runs already."},
     "daemon stop": {"run": "daemon:stop", "method": "daemon.stop"},
+    "daemon restart": {
+        "run": "daemon:restart",
+        "summary": "Starts the daemon anew, as after an upgrade or a change of its configuration. VMs run on.",
+    },
+    "daemon reconcile": {"run": "daemon:reconcile", "method": "daemon.reconcile", "flags": (JSON,)},
     "daemon serve": {
         "run": "daemon:serve",
         "summary": "Is the daemon, in the foreground, with its log on stderr.",
@@ -166,6 +209,14 @@ COMMANDS: dict[str, Row] = {
         "run": "system:uninstall",
         "summary": "Removes what system install has laid down. Refused while VMs run.",
         "flags": (PURGE, YES),
+    },
+    "df": {"run": "disk:usage", "method": "disk.usage", "flags": (JSON,)},
+    "top": {
+        "run": "usage:top",
+        "summary": "What the running VMs use, the busiest first, until left with q or Ctrl-C.",
+        "method": "vm.stats",
+        "flags": (INTERVAL,),
+        "many": True,
     },
     "doctor": {"run": "system:doctor", "method": "doctor.run", "flags": (JSON,)},
     "version": {
@@ -239,6 +290,8 @@ class Command:
             method, names = row["also"]
             rows += [entry for entry in METHODS[method]["parameters"] if entry["name"] in names]
         rows += row.get("flags", ())
+        if declared.get("kind") == "operation" and declared["effect"] != "read":
+            rows += (OP,) if DETACH in rows else (ALONE, OP)
         self.parameters = [
             Parameter(entry) for entry in rows if not entry.get("hidden") and entry["name"] != "argv"
         ]

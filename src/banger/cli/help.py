@@ -53,6 +53,8 @@ The daemon owns all state and starts by itself when a command needs it.
 
   banger daemon status               is it running, where is its log
   banger daemon stop                 shut it down, and the running VMs with it
+  banger daemon restart              anew, as after an upgrade; running VMs are not touched
+  banger daemon reconcile            put right what a crash or somebody else has left wrong
   banger daemon serve                run it in the foreground, for a service manager or to watch it""",
     "operation": """\
 Operations: everything that takes longer than a blink, with stages and their timings. The id in parentheses
@@ -138,8 +140,46 @@ Examples:
   banger vm stop --timeout 2m web""",
     "vm delete": "Example:\n  banger vm delete --force web db",
     "vm list": "Examples:\n  banger vm list --all\n  banger vm list --json",
+    "vm stats": """\
+CPU is in percent of one CPU of the host, memory what the VMM has of the host's, disk what only this VM has on
+disk; network and block I/O since the VM's start. A dash: it cannot be known here. docs/reference/stats.md says
+more. With --watch --json: one line of JSON after another.
+
+Examples:
+  banger vm stats
+  banger vm stats --watch --interval 5s web db
+  banger vm stats --json web
+
+Next: banger top, banger vm health web""",
+    "top": """\
+Drawn anew every two seconds. Where stdout is no terminal: one table, once.
+
+Examples:
+  banger top
+  banger top --interval 5s web db""",
+    "vm ports": """\
+What listens in the guest, and where this host reaches it. Each TCP port that is reached is asked whether it
+speaks HTTP, plain or under TLS; no certificate is verified.
+
+Examples:
+  banger vm ports web
+  banger vm ports --json web
+
+Next: banger vm publish web 8080:80 (in user mode nothing else leads into the guest)""",
+    "vm health": """\
+Exits with 69 when the VM is unhealthy: its agent does not answer, or a file system of it is full. A clock that
+is more than a second off and the like are warnings.
+
+Examples:
+  banger vm health web
+  banger vm health --json web""",
     "vm logs": "Examples:\n  banger vm logs web\n  banger vm logs --source vmm --tail 20 web",
-    "vm prune": "Asks first on a terminal.\n\nExample:\n  banger vm prune --dry-run",
+    "vm prune": """\
+Takes VMs that do not run; with filters, only those of them that fit every one. Asks first on a terminal.
+
+Examples:
+  banger vm prune --dry-run                      which VMs would go, and why
+  banger vm prune --label team=web --older-than 7d""",
     "image build": """\
 Examples:
   banger image build
@@ -180,8 +220,28 @@ Without --purge the owner's VMs, images and kernels stay, and so does a changed 
 
 Example:
   sudo banger system uninstall --purge""",
-    "doctor": "Exits with 69 if a check has failed.",
+    "df": """\
+What VMs share is there once: an image's bytes are shared as long as a VM stands on it. What can be had back
+is of VMs that do not run, and of images and kernels that no VM uses.
+
+Next: banger vm prune --dry-run, banger image delete NAME""",
+    "doctor": """\
+Tries everything that banger needs and looks at what it has, and changes nothing: where no daemon runs, none is
+started. Each line is PASS, WARN (works, but not as well as it could) or FAIL, with the command that mends it.
+Exits with 69 if a check has failed.
+
+Examples:
+  banger doctor
+  banger doctor --json
+
+Next: banger daemon reconcile (if something is left over), banger system status""",
     "daemon status": "Never starts it. Exits with 69 if it does not run.",
+    "daemon reconcile": """\
+Compares the records with what is on this host, as every start of the daemon does: takes over VMs that run,
+marks as stopped those whose VMM has gone, ends deletions that were cut short, and removes taps, jails,
+snapshots and directories of banger's that no VM owns. Exits with 71 if something could not be mended.
+
+Next: banger doctor, banger vm list --all""",
 }
 
 

@@ -29,7 +29,7 @@ def entry() -> None:
 
 
 def main(words: list[str]) -> int:
-    """Runs one command line. Never raises, but for bugs."""
+    """Runs one command line. Never raises, but for bugs. A KeyboardInterrupt may say what goes on without us."""
     try:
         status = _run(words)
         sys.stdout.flush()
@@ -37,8 +37,8 @@ def main(words: list[str]) -> int:
     except Failure as failure:
         report(failure)
         return failure.exit_status
-    except KeyboardInterrupt:
-        sys.stderr.write("\nbanger: interrupted\n")
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"\nbanger: interrupted{interrupt}\n")
         return INTERRUPTED
     except BrokenPipeError:
         # Whatever is still buffered must not raise again when the interpreter closes stdout.

@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 METHODS: dict[str, dict[str, Any]] = {
+    'disk.usage': {
+        'help': 'What images, kernels and VMs take of the disk: shared, of their own, and what could be had back.',
+        'effect': 'read', 'kind': 'immediate',
+        'parameters': (
+        ),
+    },
     'image.list': {
         'help': 'Lists the images on this machine.',
         'effect': 'read', 'kind': 'immediate',
@@ -77,8 +83,15 @@ METHODS: dict[str, dict[str, Any]] = {
         ),
     },
     'daemon.stop': {
-        'help': 'Shuts the daemon down. Running VMs are stopped first; after a crash the next daemon takes over those that run.',
+        'help': 'Shuts the daemon down. Running VMs are stopped first, or run on and are taken over by the next daemon.',
         'effect': 'destroy', 'kind': 'immediate',
+        'parameters': (
+            {'name': 'keep_vms', 'type': 'bool', 'flag': 'keep-vms', 'help': 'leave running VMs to the next daemon', 'default': False},
+        ),
+    },
+    'daemon.reconcile': {
+        'help': 'Makes the host what the records say, as every start of the daemon does; VMs that run well are not touched.',
+        'effect': 'change', 'kind': 'immediate',
         'parameters': (
         ),
     },
@@ -95,13 +108,18 @@ METHODS: dict[str, dict[str, Any]] = {
         ),
     },
     'operation.list': {
-        'help': 'Lists operations, the newest first.',
+        'help': 'Lists operations, the newest first, without their results. Kept are the newest 200 that have ended within 14 days, what runs, and what has an unknown outcome.',
         'effect': 'read', 'kind': 'immediate',
         'parameters': (
+            {'name': 'running', 'type': 'bool', 'flag': 'running', 'help': 'only those that run', 'default': False},
+            {'name': 'all', 'type': 'bool', 'flag': 'all', 'help': 'every one that is kept', 'short': 'a', 'default': False},
+            {'name': 'of_kind', 'type': 'str', 'flag': 'kind', 'help': 'only this method, for example vm.create', 'metavar': 'METHOD'},
+            {'name': 'subject', 'type': 'str', 'flag': 'subject', 'help': 'only those on this VM, image or kernel', 'metavar': 'NAME'},
+            {'name': 'limit', 'type': 'int', 'flag': 'limit', 'help': 'at most so many', 'short': 'n', 'metavar': 'N', 'default': 50},
         ),
     },
     'operation.show': {
-        'help': 'One operation with its stages.',
+        'help': 'One operation with its stages, its result or its error.',
         'effect': 'read', 'kind': 'immediate',
         'parameters': (
             {'name': 'operation', 'type': 'str', 'positional': True, 'help': 'id of an operation', 'metavar': 'OPERATION', 'required': True},
@@ -115,10 +133,11 @@ METHODS: dict[str, dict[str, Any]] = {
         ),
     },
     'operation.cancel': {
-        'help': 'Cancels an operation and undoes what it did.',
+        'help': 'Cancels an operation and undoes what it did. Returns at once; the undo can be watched, or waited for.',
         'effect': 'change', 'kind': 'immediate',
         'parameters': (
             {'name': 'operation', 'type': 'str', 'positional': True, 'help': 'id of an operation', 'metavar': 'OPERATION', 'required': True},
+            {'name': 'wait', 'type': 'bool', 'flag': 'wait', 'help': 'until all is undone', 'default': False},
         ),
     },
     'complete': {
@@ -128,11 +147,33 @@ METHODS: dict[str, dict[str, Any]] = {
             {'name': 'what', 'type': 'str', 'positional': True, 'help': 'vm, image, kernel or operation', 'required': True},
         ),
     },
+    'vm.stats': {
+        'help': 'CPU, memory, disk, network and block I/O of the running VMs, or of those named.',
+        'effect': 'read', 'kind': 'immediate',
+        'parameters': (
+            {'name': 'vms', 'type': 'list', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM'},
+        ),
+    },
+    'vm.ports': {
+        'help': 'What listens in a guest, with URLs for what this host reaches of it.',
+        'effect': 'read', 'kind': 'immediate',
+        'parameters': (
+            {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
+        ),
+    },
+    'vm.health': {
+        'help': "Asks the guest's agent how it is: load, memory, file systems, clock, sshd.",
+        'effect': 'read', 'kind': 'immediate',
+        'parameters': (
+            {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
+        ),
+    },
     'vm.list': {
         'help': 'Lists VMs: the running ones, or all.',
         'effect': 'read', 'kind': 'immediate',
         'parameters': (
             {'name': 'all', 'type': 'bool', 'flag': 'all', 'help': 'stopped VMs too', 'short': 'a', 'default': False},
+            {'name': 'labels', 'type': 'map', 'flag': 'label', 'help': 'KEY=VALUE: only those with this label, repeatable', 'short': 'l'},
         ),
     },
     'vm.show': {
@@ -157,8 +198,10 @@ METHODS: dict[str, dict[str, Any]] = {
             {'name': 'publish', 'type': 'list', 'flag': 'publish', 'help': '[IP:]HOST:GUEST[/udp]: lead a port of this host to the guest; repeatable', 'short': 'p', 'metavar': 'PORT'},
             {'name': 'labels', 'type': 'map', 'flag': 'label', 'help': 'KEY=VALUE, repeatable', 'short': 'l'},
             {'name': 'start', 'type': 'bool', 'flag': 'start', 'help': 'start it as well', 'hidden': True, 'default': True},
+            {'name': 'ttl_s', 'type': 'float', 'flag': 'ttl', 'help': 'how long it may run, for example 2h: then it is stopped, or deleted if it was to be temporary', 'unit': 'seconds'},
             {'name': 'ephemeral', 'type': 'bool', 'flag': 'ephemeral', 'help': 'delete it when its first command ends', 'hidden': True, 'default': False},
             {'name': 'wait_ssh', 'type': 'bool', 'flag': 'wait-ssh', 'help': 'wait until sshd listens, too', 'default': False},
+            {'name': 'wait_opencode', 'type': 'bool', 'flag': 'wait-opencode', 'help': 'wait until opencode listens, too', 'default': False},
         ),
     },
     'vm.start': {
@@ -166,7 +209,9 @@ METHODS: dict[str, dict[str, Any]] = {
         'effect': 'change', 'kind': 'operation',
         'parameters': (
             {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
+            {'name': 'ttl_s', 'type': 'float', 'flag': 'ttl', 'help': 'how long it may run, for example 2h: then it is stopped, or deleted if it was to be temporary', 'unit': 'seconds'},
             {'name': 'wait_ssh', 'type': 'bool', 'flag': 'wait-ssh', 'help': 'wait until sshd listens, too', 'default': False},
+            {'name': 'wait_opencode', 'type': 'bool', 'flag': 'wait-opencode', 'help': 'wait until opencode listens, too', 'default': False},
         ),
     },
     'vm.stop': {
@@ -175,6 +220,7 @@ METHODS: dict[str, dict[str, Any]] = {
         'parameters': (
             {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
             {'name': 'timeout_s', 'type': 'float', 'flag': 'timeout', 'help': 'deadline before the VM is killed', 'unit': 'seconds', 'default': 30.0},
+            {'name': 'reason', 'type': 'str', 'flag': 'reason', 'help': 'why, for vm show', 'hidden': True, 'default': ''},
         ),
     },
     'vm.restart': {
@@ -201,7 +247,7 @@ METHODS: dict[str, dict[str, Any]] = {
         ),
     },
     'vm.set': {
-        'help': 'Changes a VM: NAT at once where it is on the bridge; its sizes while it is stopped.',
+        'help': 'Changes a VM: labels, time to live and, where it is on the bridge, NAT at once; its sizes while it is stopped.',
         'effect': 'change', 'kind': 'immediate',
         'parameters': (
             {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
@@ -209,6 +255,18 @@ METHODS: dict[str, dict[str, Any]] = {
             {'name': 'vcpus', 'type': 'int', 'flag': 'vcpu', 'help': 'number of virtual CPUs', 'metavar': 'N'},
             {'name': 'memory_mib', 'type': 'int', 'flag': 'memory', 'help': 'memory, for example 2G', 'unit': 'mib', 'short': 'm'},
             {'name': 'disk_size_bytes', 'type': 'int', 'flag': 'disk-size', 'help': 'size of the work disk at /root; it only grows', 'unit': 'bytes'},
+            {'name': 'ttl_s', 'type': 'float', 'flag': 'ttl', 'help': 'how long it may run from now on, for example 4h', 'unit': 'seconds'},
+            {'name': 'no_ttl', 'type': 'bool', 'flag': 'no-ttl', 'help': 'let it run for as long as it likes', 'default': False},
+            {'name': 'labels', 'type': 'map', 'flag': 'label', 'help': 'KEY=VALUE, repeatable', 'short': 'l'},
+            {'name': 'unlabel', 'type': 'list', 'flag': 'unlabel', 'help': 'take the label KEY away, repeatable', 'metavar': 'KEY'},
+        ),
+    },
+    'vm.rename': {
+        'help': 'Gives a VM another name: at once for banger and where names resolve, in the guest at its next start.',
+        'effect': 'change', 'kind': 'immediate',
+        'parameters': (
+            {'name': 'vm', 'type': 'str', 'positional': True, 'help': 'name, id or unique id prefix of a VM', 'metavar': 'VM', 'required': True},
+            {'name': 'name', 'type': 'str', 'positional': True, 'help': 'the new name, a DNS label', 'metavar': 'NAME', 'required': True},
         ),
     },
     'vm.publish': {
@@ -228,10 +286,12 @@ METHODS: dict[str, dict[str, Any]] = {
         ),
     },
     'vm.prune': {
-        'help': 'Deletes all VMs that are not running.',
+        'help': 'Deletes all VMs that are not running, or those of them that the filters name.',
         'effect': 'destroy', 'kind': 'immediate',
         'parameters': (
-            {'name': 'dry_run', 'type': 'bool', 'flag': 'dry-run', 'help': 'only tell what would go', 'default': False},
+            {'name': 'dry_run', 'type': 'bool', 'flag': 'dry-run', 'help': 'only tell what would go, and why', 'default': False},
+            {'name': 'labels', 'type': 'map', 'flag': 'label', 'help': 'KEY=VALUE: only those with this label, repeatable', 'short': 'l'},
+            {'name': 'older_than_s', 'type': 'float', 'flag': 'older-than', 'help': 'only those that nobody has used for so long, for example 7d', 'unit': 'seconds'},
         ),
     },
     'vm.ssh': {

@@ -28,6 +28,17 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def warn(result: dict[str, Any]) -> None:
+    """What the start of a VM had to leave out."""
+    for warning in (result.get("vm") or {}).get("warnings") or ():
+        note(f"banger: warning: {warning}")
+
+
 def may_colour(stream: TextIO) -> bool:
     """On a terminal that can, and never with NO_COLOR (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return may_redraw(stream) and not os.environ.get("NO_COLOR")
+
+
+def may_redraw(stream: TextIO) -> bool:
+    """On a terminal that understands escape sequences."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

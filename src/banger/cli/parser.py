@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 
     from banger.cli.catalog import Command, Parameter
 
+_SHOW, _EXEC = ("show", "status"), ("exec -it",)
+_SYNONYMS = {
+    "inspect": _SHOW,
+    "info": _SHOW,
+    "describe": _SHOW,
+    "remove": ("delete",),
+    "attach": _EXEC,
+    "shell": _EXEC,
+    "console": ("logs",),
+    "resize": ("set",),
+    "edit": ("set",),
+    "label": ("set",),
+    "launch": ("run",),
+    "op": ("operation",),
+    "ops": ("operation",),
+}  # what other tools call a command, and what it is called here; the first that its group has
+
 
 class HelpAsked(Exception):
     """Somebody wants to read instead of run: `name` is a command, a group, or empty."""
@@ -200,9 +217,25 @@ class _Reader:
 
 def _unknown_command(name: str) -> Exception:
     known = [command for command in [*catalog.COMMANDS, *catalog.GROUPS] if not command.startswith("_")]
-    close = _closest(name, known) or (f"vm {name}" if f"vm {name}" in {*known, *catalog.ALIASES} else None)
+    close = (
+        _find_synonym(name)
+        or _closest(name, known)
+        or (f"vm {name}" if f"vm {name}" in {*known, *catalog.ALIASES} else None)
+    )
     hint = f"did you mean: banger {close}" if close else "banger --help lists all commands"
     return refuse(f"there is no command {name!r}", hint=hint)
+
+
+def _find_synonym(name: str) -> str | None:
+    """The command that other tools call so. A word without its group is one of VMs."""
+    group, _, word = name.rpartition(" ")
+    for meant in _SYNONYMS.get(word, ()):
+        if meant in catalog.GROUPS and not group:
+            return meant
+        command = f"{group or 'vm'} {meant}"
+        if " ".join(command.split()[:2]) in catalog.COMMANDS:
+            return command
+    return "vm prune --dry-run" if name in ("system prune", "prune") else None
 
 
 def _closest(word: str, known: list[str]) -> str | None:

@@ -1,7 +1,7 @@
 """The stages of an operation, as they happen, on stderr.
 
 On a terminal the current stage has a line that is redrawn; finished stages stay above it with their time.
-Elsewhere each finished stage is one plain line, and details appear at most every two seconds.
+Elsewhere, and on a dumb terminal, each finished stage is one plain line, and details appear at most every two seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 
-from banger.cli.output import may_colour
+from banger.cli.output import may_colour, may_redraw
 from banger.cli.render.tables import render_duration
 
 TYPE_CHECKING = False
@@ -115,7 +115,7 @@ def start_progress(*, quiet: bool) -> Silent | Plain | Live:
     """The kind that fits stderr."""
     if quiet:
         return Silent()
-    if not sys.stderr.isatty():
+    if not may_redraw(sys.stderr):
         return Plain(sys.stderr)
     from banger.cli.terminal import find_size
 

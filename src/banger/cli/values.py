@@ -56,7 +56,7 @@ def parse_size_mib(word: str, shown: str) -> int:
 def parse_duration(word: str, shown: str) -> float:
     """Seconds of `30s`, `10m`, `2h`, `1h30m`, `250ms`."""
     seconds, rest = 0.0, word.strip()
-    wrong = refuse(f"{shown} {word!r} is not a duration", hint="write 30s, 10m, 2h or 1h30m")
+    wrong = refuse(f"{shown} {word!r} is not a duration", hint="write 30s, 10m, 2h, 7d or 1h30m")
     if not rest or not rest.isascii():
         raise wrong
     while rest:

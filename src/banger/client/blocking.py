@@ -34,6 +34,7 @@ class Connection:
     def __init__(self, connected: socket) -> None:
         self._socket = connected
         self._received = bytearray()
+        self.op = ""
 
     def __enter__(self) -> Connection:
         return self
@@ -72,11 +73,14 @@ class Connection:
     ) -> dict[str, Any]:
         """The result. Events go to `on_event`; `on_idle` runs about ten times a second while nothing comes.
 
+        `self.op` is the operation's id as soon as the daemon has named it, for who is interrupted meanwhile.
         Raises RemoteProblem for the daemon's error, Failure when the connection breaks.
         """
+        self.op = op or ""
         self._send(wire.encode_request(method, params or {}, op=op, detach=detach))
         while True:
             line = self._receive_line(on_idle)
+            self.op = line.get("op") or self.op
             if "event" in line:
                 if on_event is not None:
                     on_event(line["event"])
@@ -236,7 +240,7 @@ def find_connection() -> Connection | None:
         raise Failure(
             "unavailable",
             f"{path} cannot be reached: {error}",
-            hint="set BANGER_RUNTIME_DIR to a shorter path",
+            hint=f"export BANGER_RUNTIME_DIR=/tmp/banger-{os.getuid()}",
         ) from error
     uid = _peer(connected)[1]
     if uid not in (os.getuid(), 0):
@@ -257,7 +261,7 @@ def _lost() -> Failure:
     return Failure(
         "unavailable",
         "the daemon closed the connection before it answered",
-        hint="banger daemon status; what it did until then: banger operation list",
+        hint="banger operation list",
         outcome="unknown",
     )
 

@@ -23,11 +23,14 @@ from banger.client.wire import Failure, RemoteProblem
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
 DEADLINE_S = 60.0
 INSTALL_RECORD = "/etc/banger/install.json"
 _SYSTEM_DOWN = "the daemon that the system runs for you is down"
 _LOG_TAIL_BYTES = 2000
+_OTHER_STATE = "export XDG_STATE_HOME=$HOME/.local/state"
+_OTHER_RUNTIME = "export BANGER_RUNTIME_DIR=$HOME/.banger-run"
 _RECORD_BYTES_MAX = 1024 * 1024
 
 
@@ -63,6 +66,38 @@ def start_daemon(argv: Sequence[str] | None = None, *, deadline_s: float = DEADL
                 os.close(told)
 
 
+def look_without_daemon() -> list[dict[str, Any]]:
+    """What the doctor finds where no daemon runs, by a process of its own that changes nothing. Raises Failure."""
+    return list(_ask_process("banger.daemon.doctor")["findings"])
+
+
+def check_configuration() -> None:
+    """Raises RemoteProblem when a daemon that starts now would refuse its configuration."""
+    _ask_process("banger.daemon.configuration")
+
+
+def _ask_process(module: str) -> dict[str, Any]:
+    """What a module of the daemon prints as JSON. Raises RemoteProblem for an error in it, Failure without any."""
+    import subprocess
+
+    argv = (sys.executable, "-P", "-m", module)
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failure(
+            "unavailable", f"the checks cannot be made: {error}", hint="banger daemon start"
+        ) from error
+    if not done.stdout:
+        tail = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
+        raise Failure("internal", "the checks ended without an answer", detail="\n".join(tail) or None)
+    said = wire.decode_line(done.stdout)
+    if "error" in said:
+        raise RemoteProblem.from_reply(said)
+    return said
+
+
 def explain_absence() -> str:
     """For people: a daemon that does not run, and what starts it."""
     if (command := _find_system_start()) is not None:
@@ -74,6 +109,11 @@ def _refuse_a_second_daemon() -> None:
     """Where the system runs this user's daemon, one of our own beside it would write to the same database."""
     if (command := _find_system_start()) is not None:
         raise Failure("unavailable", _SYSTEM_DOWN, hint=command)
+
+
+def find_system_restart() -> str | None:
+    """What starts it anew, where it is the system that runs this user's daemon."""
+    return None if _find_system_start() is None else "sudo banger system restart"
 
 
 def _find_system_start() -> str | None:
@@ -96,22 +136,43 @@ def _is_installed_for(uid: int) -> bool:
 
 
 def ensure_runtime_directory() -> str:
-    """The directory of the socket, made with mode 0700; refused if it is anybody else's or open to others."""
+    """The directory of the socket, made with mode 0700; refused if it is anybody else's or open to others, and when a
+    link leads to it: who can change that decides whom we talk to."""
     path = places.runtime_directory()
+    _refuse_links(path)
+    return _ensure_private_directory(path, _OTHER_RUNTIME)
+
+
+def _ensure_private_directory(path: str, other: str) -> str:
+    """`other` is the command that names another one. Raises Failure."""
     try:
-        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            Path(path).mkdir(mode=0o700, parents=True)
         found = os.lstat(path)
     except OSError as error:
-        raise Failure(
-            "unavailable", f"{path} cannot be made: {error.strerror}", hint="set BANGER_RUNTIME_DIR"
-        ) from error
+        raise Failure("unavailable", f"{path} cannot be made: {error.strerror}", hint=other) from error
+    if stat.S_ISLNK(found.st_mode):
+        raise Failure("unauthorized", f"{path} is a symbolic link to {Path(path).readlink()}", hint=other)
     if not stat.S_ISDIR(found.st_mode):
-        raise Failure("unauthorized", f"{path} is not a directory", hint=f"rm {path}")
+        raise Failure("unauthorized", f"{path} is not a directory", hint=other)
     if found.st_uid != os.getuid():
-        raise Failure("unauthorized", f"{path} belongs to uid {found.st_uid}", hint="set BANGER_RUNTIME_DIR")
+        why = f"{path} belongs to uid {found.st_uid}, not to {os.getuid()}"
+        raise Failure("unauthorized", why, hint=other)
     if found.st_mode & 0o077:
-        raise Failure("unauthorized", f"{path} is open to other users", hint=f"chmod 700 {path}")
+        why = f"{path} has mode {stat.S_IMODE(found.st_mode):04o} and is open to other users"
+        raise Failure("unauthorized", why, hint=f"chmod 700 {path}")
     return path
+
+
+def _refuse_links(path: str) -> None:
+    """As the daemon does (`banger.base.files`): those of the system, right below / and /var, are none to fear."""
+    for parent in Path(path).parents:
+        if str(parent.parent) not in ("/", "/var") and parent.is_symlink():
+            raise Failure(
+                "unauthorized",
+                f"{path} has a symbolic link on the way, {parent}",
+                hint=f"export BANGER_RUNTIME_DIR={os.path.realpath(path)}",
+            )
 
 
 @contextmanager
@@ -127,7 +188,7 @@ def _turn(path: str) -> Iterator[None]:
 def _spawn(argv: tuple[str, ...]) -> int:
     """A daemon in a session of its own, its output appended to the log."""
     log = places.log_path()
-    Path(log).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _ensure_private_directory(str(Path(log).parent), _OTHER_STATE)
     writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
         pid = os.posix_spawn(

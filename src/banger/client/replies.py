@@ -89,6 +89,6 @@ def lost_connection() -> Problem:
     return Problem(
         Code.UNAVAILABLE,
         "the daemon closed the connection before it answered",
-        hint="banger daemon status; what it did until then: banger operation list",
+        hint="banger operation list",
         outcome=Outcome.UNKNOWN,
     )

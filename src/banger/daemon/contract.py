@@ -10,7 +10,7 @@ It opens the store, builds adapters and services, and closes them when the block
 (a damaged database, a bad configuration): the daemon then says so and ends with the code's exit status.
 
 `Services.handlers` holds one entry for every method of METHODS except those of `daemon.own_methods.OWN`
-(daemon.status/stop/ping, operation.list/show/watch/cancel). Its form follows the method's kind and is
+(daemon.status/stop/ping/reconcile, operation.list/show/watch/cancel). Its form follows the method's kind and is
 checked at start by `dispatch.check_handlers`:
 
 - IMMEDIATE: `def handler(request) -> result`, or `async def` where it waits. The plain form is quicker (no
@@ -26,13 +26,15 @@ ends.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
+from banger.api.system import DaemonReconcile, Reconciled
 from banger.base.paths import Paths
 from banger.base.progress import Progress
-from banger.services.contract import CommandStream
+from banger.model.operation import Operation, Resolution
+from banger.services.contract import CommandStream, Perform
 from banger.store.contract import OperationRepository
 
 ImmediateHandler = Callable[[Any], Any]
@@ -61,12 +63,17 @@ class Services(NamedTuple):
     `stop_vms(hurry)` is awaited once at shutdown, after calls and operations have ended: it stops every
     running VM within its own deadline; when the event `hurry` is set (a second signal) it kills the rest.
     The store must stay open until the block ends: operations are recorded until then.
+    `judge` tells, after reconciliation, what came of operations that an earlier daemon did not survive, by their ids.
+    `attend(perform)` is called once, when operations can be begun: what services do by themselves begins then.
     """
 
     handlers: Handlers
     operations: OperationRepository
     count_vms: Callable[[], VmCounts]
     stop_vms: Callable[[asyncio.Event], Awaitable[None]]
+    reconcile: Callable[[DaemonReconcile], Awaitable[Reconciled]]
+    judge: Callable[[Sequence[Operation]], Awaitable[Mapping[str, Resolution]]]
+    attend: Callable[[Perform], None]
     log_level: str = "info"
 
 

@@ -4,7 +4,7 @@ Owns the table from METHODS to handlers, checked once when it is built. One of t
 exception is caught: nothing a handler raises may end the daemon, and every error carries its operation id.
 """
 
-import asyncio
+import hashlib
 import inspect
 import logging
 import random
@@ -22,8 +22,9 @@ from banger.base.problem import Code, Outcome, Problem, bad_request
 from banger.daemon.contract import Handler, Handlers, OperationHandler
 from banger.daemon.refusal import explain_mismatch
 from banger.daemon.stream import CallerStream, Link
-from banger.model.operation import Operation, OperationState
-from banger.services.operations.registry import Operations, Running
+from banger.model.operation import Operation
+from banger.services.operations.registry import Operations
+from banger.services.operations.running import Running
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class Dispatch:
         if isinstance(handler, OperationHandler):
             call = _Call(envelope.method, op_id, handler, request)
             if envelope.detach:
-                return _guard_plain(op_id, lambda: self._begin(call).snapshot())
+                return _guard_plain(op_id, lambda: self._detach(call))
             return Pending(op_id, lambda: _guard(op_id, self._attend(call, caller)))
         if envelope.detach:
             raise bad_request(f"{envelope.method} begins no operation and cannot be detached")
@@ -179,26 +180,37 @@ class Dispatch:
             return Pending(op_id, lambda: _guard(op_id, handler(request)))
         return _guard_plain(op_id, lambda: handler(request))
 
-    def _begin(self, call: _Call) -> Running:
+    def _ensure_begun(self, call: _Call) -> Running | Operation:
+        """The operation of this call: begun now, or, when the same call came under its id before, the one from then."""
+        digest = _digest(call)
+        begun = self._operations.find_same(call.op_id, call.method, digest)
+        if begun is not None:
+            log.info("a call came again", extra={"op": call.op_id})
+            return begun
         handler, request = call.handler, call.request
         subject = handler.subject(request)
         return self._operations.begin(
-            call.op_id, call.method, subject, lambda progress: handler.work(request, progress)
+            call.op_id, call.method, subject, lambda progress: handler.work(request, progress), call=digest
         )
 
+    def _detach(self, call: _Call) -> Operation:
+        begun = self._ensure_begun(call)
+        if isinstance(begun, Operation):
+            return begun
+        begun.keep()
+        return begun.snapshot()
+
     async def _attend(self, call: _Call, caller: Caller) -> Any:
-        """An operation whose caller stays: if it leaves, the work is cancelled, and undoes itself alone."""
-        running = self._begin(call)
+        """An operation whose caller stays: when the last one leaves, the work is cancelled, and undoes itself alone."""
+        begun = self._ensure_begun(call)
+        if isinstance(begun, Operation):
+            return _get_result(begun)
+        begun.join()
         try:
-            await _push_events(running, call.op_id, caller)
-            ended = await running.wait()
-        except asyncio.CancelledError:
-            running.cancel()
-            raise
-        if ended.state is OperationState.SUCCEEDED:
-            return ended.result
-        assert ended.error is not None
-        raise Problem.from_data(ended.error)
+            await _push_events(begun, call.op_id, caller)
+            return _get_result(await begun.wait())
+        finally:
+            begun.part()
 
     async def _watch(self, handler: WatchHandler, op_id: str, request: Any, caller: Caller) -> Operation:
         found = handler.find(request)
@@ -217,6 +229,25 @@ class Dispatch:
         if (version := content.get("v")) != PROTOCOL_VERSION or isinstance(version, bool):
             return render_error("", _refuse_version(version))
         return render_error("", explain_mismatch("the request", msgspec.Raw(line), error))
+
+
+def _digest(call: _Call) -> str:
+    """The same for the same call, in whatever order its parameters came and whether defaults were named or not."""
+    params = msgspec.json.encode(call.request, order="sorted")
+    return hashlib.sha256(call.method.encode() + b"\0" + params).hexdigest()[:32]
+
+
+def _get_result(ended: Operation) -> Any:
+    """What the caller of an operation gets at its end. Raises its error."""
+    if ended.error is not None:
+        raise Problem.from_data(ended.error)
+    if ended.resolved is not None and ended.result is None:
+        raise Problem(
+            Code.OPERATION_FAILED,
+            f"{ended.kind} of {ended.subject} succeeded, but its result was lost with the daemon: {ended.resolved}",
+            hint=f"banger operation show {ended.id}",
+        )
+    return ended.result
 
 
 async def _push_events(running: Running, op_id: str, caller: Caller) -> None:

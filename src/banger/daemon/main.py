@@ -20,6 +20,7 @@ from banger.base.problem import Code, Outcome, Problem, bad_request
 from banger.daemon.contract import OpenServices
 from banger.daemon.dispatch import Dispatch
 from banger.daemon.own_methods import OwnMethods
+from banger.daemon.own_work import make_perform
 from banger.daemon.server import open_server
 from banger.daemon.shutdown import Shutdown, end_work
 from banger.daemon.startup import Herald, ensure_directories, hold_lock
@@ -42,13 +43,19 @@ async def serve(
     # Connections close last, after store, socket and lock: a client that sees the end may start a new daemon.
     async with open_server() as server:
         # Of both directories: two daemons with different sockets must not share a database.
-        with hold_lock(Path(paths.lock)), hold_lock(Path(paths.state_lock)), shutdown.handle_signals():
+        with (
+            hold_lock(Path(paths.lock), paths.socket),
+            hold_lock(Path(paths.state_lock), paths.socket),
+            shutdown.handle_signals(),
+        ):
             start_logging("info", None if foreground else Path(paths.log))
             async with open_services(paths) as services:
                 logging.getLogger().setLevel(services.log_level.upper())
                 operations = Operations(services.operations)
                 operations.recover()
-                own = OwnMethods(paths, operations, services.count_vms, shutdown.ask)
+                own = OwnMethods(paths, operations, services, shutdown.ask)
+                await own.settle_unknown()
+                services.attend(make_perform(operations))
                 dispatch = Dispatch({**services.handlers, **own.render_handlers()}, operations)
                 try:
                     await server.listen(Path(paths.socket), dispatch)

@@ -27,7 +27,10 @@ class WaysToRoot:
     for another's answer; in this process there is one way for all, as it holds a lock for the whole host.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, looking: Path | None = None) -> None:
+        """Who only looks names a lock of their own: this host's is a daemon's, and who gives it back takes away what
+        no VM uses."""
+        self._looking = looking
         self._given: list[Privileged] = []
         self._own: Privileged | None = None
 
@@ -56,7 +59,7 @@ class WaysToRoot:
         """After everybody who was given one."""
         for way in self._given:
             await way.close()
-        if self._own is not None:
+        if self._own is not None and self._looking is None:
             await self._own.close()
 
     def _find(self) -> Privileged | None:
@@ -70,7 +73,7 @@ class WaysToRoot:
         if self._own is None:
             from banger.privileged.inprocess import InProcess
 
-            self._own = InProcess()
+            self._own = InProcess() if self._looking is None else InProcess(self._looking)
         return Shared(self._own)
 
 

@@ -1,6 +1,7 @@
 """How the daemon ends: asked once, it ends in order; asked twice, it hurries.
 
-Asked by a signal with `keep_vms`, as a system service is, it leaves the VMs running: its successor takes them over.
+Asked by a signal with `keep_vms`, as a system service is, or by a request that says so, it leaves the VMs running:
+its successor takes them over.
 When the whole host goes down, its unit asks it to stop them first (`banger.installation.host_shutdown`).
 
 Order: no new connections or calls; operations cancelled and undone; calls cancelled; VMs stopped. Connections
@@ -32,22 +33,23 @@ class Shutdown:
         self.asked = asyncio.Event()
         self.hurry = asyncio.Event()
         self._keep_vms = keep_vms
-        self._by_signal = False
+        self._leaves_vms = False
 
-    def ask(self) -> None:
+    def ask(self, keep_vms: bool = False, /) -> None:
+        """The first who asks says whether VMs run on."""
+        if not self.asked.is_set():
+            self._leaves_vms = keep_vms
         self.asked.set()
 
     def ask_by_signal(self) -> None:
         """The first signal asks, the second hurries."""
         if self.asked.is_set():
             self.hurry.set()
-        else:
-            self._by_signal = True
-        self.asked.set()
+        self.ask(self._keep_vms)
 
     @property
     def leaves_vms(self) -> bool:
-        return self._keep_vms and self._by_signal
+        return self._leaves_vms
 
     @contextmanager
     def handle_signals(self) -> Iterator[None]:

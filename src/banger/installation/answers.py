@@ -53,10 +53,10 @@ def open_daemon(path: str, uid: int) -> Connection:
     return Connection(_connect(path, socket.SOCK_STREAM, uid, "the daemon"))
 
 
-def ask_daemon(path: str, uid: int, method: str) -> dict[str, Any]:
+def ask_daemon(path: str, uid: int, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     with open_daemon(path, uid) as connection:
         try:
-            return connection.call(method)
+            return connection.call(method, params)
         except OSError as error:
             raise Failure("unavailable", f"the daemon does not answer: {error}") from error
 

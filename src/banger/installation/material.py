@@ -39,6 +39,9 @@ CONFIG = """\
 # ssh_key_path = "~/.ssh/banger"        # default: a key of banger's own
 # default_image = "debian-bookworm"
 # default_kernel = "debian-cloud"
+# stats_poll_interval = "10s"           # how often what running VMs use is measured
+# auto_stop_stale_after = ""            # "2h": VMs that nobody has used for so long are stopped; default: never
+# git_identity = true                   # guests get the owner's git user.name and user.email
 #
 # network = "auto"                      # auto, bridge, user
 # bridge_name = "br-banger"
@@ -53,6 +56,28 @@ CONFIG = """\
 # memory = "2G"
 # disk_size = "20G"
 # system_overlay_size = "10G"
+#
+# [limits]                              # default: none, but for the last three
+# vms = 50                              # that exist
+# running_vms = 10
+# vcpus_per_vm = 8
+# memory_per_vm = "8G"
+# disk_per_vm = "40G"                   # root and work disk together
+# vcpus_total = 32                      # of running VMs
+# memory_total = "24G"                  # of running VMs
+# disk_total = "500G"                   # of all VMs
+# memory_overcommit = 2.0               # what running VMs may have, times the memory of this host
+# disk_overcommit = 10.0                # what disks may still grow by, times what is free
+# disk_reserve = "1G"                   # what VMs leave free
+#
+# [[file_sync]]                         # copied into each guest when it starts; one such table for each file
+# host = "~/.gitconfig"
+# guest = "~/.gitconfig"
+# mode = "0600"
+#
+# [opencode]
+# wait = false                          # creating a VM waits until opencode listens
+# port = 4096
 """
 
 

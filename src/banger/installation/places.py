@@ -2,7 +2,14 @@
 
 from posixpath import dirname
 
-from banger.base.paths import ROOT_PROGRAM, ROOT_SOCKET, SYSTEM_RUNTIME
+from banger.base.paths import (
+    INSTALL_RECORD,
+    ROOT_FIRECRACKER,
+    ROOT_PROGRAM,
+    ROOT_SOCKET,
+    SYSTEM_CONFIG,
+    SYSTEM_RUNTIME,
+)
 
 HELPER = ROOT_PROGRAM
 HELPER_DIRECTORY = dirname(HELPER)
@@ -13,9 +20,9 @@ DAEMON_UNIT = "/etc/systemd/system/" + DAEMON_UNIT_NAME
 FORWARDING_FILE = "/etc/sysctl.d/60-banger.conf"
 MODULES_FILE = "/etc/modules-load.d/banger.conf"
 UDEV_RULES = "/etc/udev/rules.d/59-banger.rules"  # before 60-persistent-storage.rules
-CONFIG_DIRECTORY = "/etc/banger"
+CONFIG_DIRECTORY = SYSTEM_CONFIG
 CONFIG = CONFIG_DIRECTORY + "/config.toml"
-RECORD = CONFIG_DIRECTORY + "/install.json"
+RECORD = INSTALL_RECORD
 
 # In the order in which they are laid down; removed backwards. The record is not among them: it comes first, goes last.
 FILES = (HELPER, CONFIG, MODULES_FILE, UDEV_RULES, FORWARDING_FILE, HELPER_UNIT, DAEMON_UNIT)
@@ -28,7 +35,7 @@ HELPER_RUNTIME = dirname(HELPER_SOCKET)
 HELPER_LOG = HELPER_RUNTIME + "/helper.log"  # without systemd; with it the journal has it
 
 # What `setup firecracker` has brought, by version; goes with a purge.
-FIRECRACKER = HELPER_DIRECTORY + "/firecracker"
+FIRECRACKER = ROOT_FIRECRACKER
 HELPER_STATE = "/var/lib/banger-root"  # jails
 CGROUPS = "/sys/fs/cgroup/banger"  # those of jailed VMMs
 

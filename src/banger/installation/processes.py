@@ -16,7 +16,7 @@ from typing import IO, Any
 from banger.base.process import clean_environment
 from banger.client.wire import Failure
 from banger.installation import places
-from banger.installation.answers import find_pid, greet_helper, open_daemon, wait_answer
+from banger.installation.answers import ask_daemon, find_pid, greet_helper, open_daemon, wait_answer
 from banger.installation.host import Host
 from banger.installation.owner import Owner
 from banger.installation.programs import Argv
@@ -75,10 +75,20 @@ def stop_helper(host: Host) -> None:
 
 
 def stop_daemon(host: Host, owner: Owner) -> None:
-    """By a signal: its VMs run on."""
-    pid = find_pid(host.at(places.DAEMON_SOCKET), socket.SOCK_STREAM, owner.uid)
-    if pid is not None:
-        end(pid, owner.uid)
+    """Its VMs run on: it is asked to leave them, as one that somebody serves in the foreground takes a signal for the
+    wish to stop them. One of before there was such a request gets the signal."""
+    path = host.at(places.DAEMON_SOCKET)
+    pid = find_pid(path, socket.SOCK_STREAM, owner.uid)
+    if pid is None:
+        return
+    try:
+        ask_daemon(path, owner.uid, "daemon.stop", {"keep_vms": True})
+    except Failure as failure:
+        end(
+            pid, owner.uid, asked=failure.outcome == "unknown"
+        )  # it may close the connection before it answers
+    else:
+        end(pid, owner.uid, asked=True)
 
 
 def render_foreground_commands(owner: Owner) -> tuple[str, str]:
@@ -105,9 +115,9 @@ def _spawn(
         raise Failure("unavailable", f"{argv[0]} cannot be executed: {error.strerror}") from error
 
 
-def end(pid: int, uid: int) -> None:
-    """SIGTERM; returns when it has gone. Raises Failure at the deadline, and for a process that is not that user's:
-    who had listened may have passed the socket on, and somebody else have got the pid."""
+def end(pid: int, uid: int, *, asked: bool = False) -> None:
+    """SIGTERM, unless it was asked to end; returns when it has gone. Raises Failure at the deadline, and for a process
+    that is not that user's: who had listened may have passed the socket on, and somebody else have got the pid."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -115,8 +125,9 @@ def end(pid: int, uid: int) -> None:
     try:
         if _find_uid(pid) not in (uid, None):
             raise Failure("unauthorized", f"pid {pid} does not run as uid {uid}", hint=f"ps -fp {pid}")
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(process, signal.SIGTERM)
+        if not asked:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGTERM)
         poll = select.poll()
         poll.register(process, select.POLLIN)
         if not poll.poll(_STOP_S * 1000):

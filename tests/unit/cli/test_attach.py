@@ -13,6 +13,15 @@ from fake_daemon import DETAILS
 MEGABYTE = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def _heed_ctrl_c():
+    """A job that a shell has begun in the background ignores SIGINT, and so would what these tests begin."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+
 def echo(call):
     """`cat` in the guest: what comes in goes out."""
     call.stream()
@@ -115,6 +124,16 @@ def interruptible(received):
     return serve
 
 
+@pytest.mark.parametrize("flags", ["-it", "-t"])
+def test_a_terminal_for_an_input_that_is_none_is_refused(daemon, start_banger, flags):
+    process = start_banger("vm", "exec", flags, "web", "--", "bash")
+    assert process.communicate(timeout=10) == (
+        b"",
+        b"banger: the input is no terminal\nhint: leave out -t\n",
+    )
+    assert (process.returncode, daemon.requests) == (64, [])
+
+
 def test_ctrl_c_reaches_the_command_and_twice_kills_it(daemon, start_banger):
     received = []
     daemon.answers["vm.exec"] = interruptible(received)
@@ -143,7 +162,37 @@ def test_the_third_ctrl_c_leaves(daemon, start_banger):
     assert daemon.gone.wait(5)
 
 
-def test_ctrl_c_during_an_operation_leaves_and_says_so(daemon, start_banger):
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("vm", "create"), "what was made is being removed (op-1)"),
+        (("vm", "run", "--rm", "--", "true"), "what was made is being removed (op-1)"),
+        (("image", "build"), "what was made is being removed (op-1)"),
+        (("vm", "start", "web"), "web is being stopped again (op-1)"),
+        (("vm", "stop", "--timeout", "5s", "web"), "web may still stop (op-1)"),
+        (("vm", "restart", "web"), "web may still stop (op-1)"),
+        (("vm", "kill", "web"), "web may still stop (op-1)"),
+        (("vm", "delete", "-f", "web"), "web may still be deleted (op-1)"),
+        (("operation", "watch", "op-1"), "the operation goes on (op-1)"),
+    ],
+)
+def test_ctrl_c_during_an_operation_leaves_and_says_what_happens(daemon, start_banger, words, told):
+    def work(call):
+        call.stage("begin")
+        call.reader.read(1)
+        return "close"
+
+    daemon.answers[".".join(words[:2]).replace("vm.run", "vm.create")] = work
+    process = start_banger(*words)
+    assert b"begin" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=10)[1].decode()
+    assert said == f"\nbanger: interrupted; {told}\nhint: banger operation show op-1\n"
+    assert process.returncode == 130
+    assert daemon.gone.wait(5)
+
+
+def test_ctrl_c_before_the_daemon_has_named_the_operation(daemon, start_banger):
     begun = threading.Event()
 
     def create(call):
@@ -155,9 +204,9 @@ def test_ctrl_c_during_an_operation_leaves_and_says_so(daemon, start_banger):
     process = start_banger("vm", "create")
     assert begun.wait(10)
     process.send_signal(signal.SIGINT)
-    assert b"interrupted" in process.communicate(timeout=10)[1]
+    said = process.communicate(timeout=10)[1].decode()
+    assert said == ("\nbanger: interrupted; what was made is being removed\nhint: banger operation list\n")
     assert process.returncode == 130
-    assert daemon.gone.wait(5)
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly(daemon, start_banger):

@@ -1,5 +1,6 @@
 """Command lines against a scripted daemon, in this process."""
 
+import io
 import json
 import re
 
@@ -105,7 +106,31 @@ def test_a_broken_connection_fails_one_reference_only(daemon, banger):
     )
     status, out, err = banger("vm", "delete", "a", "b")
     assert (status, out) == (69, "b\n")
-    assert "closed the connection before it answered" in err
+    assert err == (
+        "banger: the daemon closed the connection before it answered\nhint: banger operation list\n"
+    )
+
+
+def test_starting_a_vm_that_runs_is_no_failure(daemon, banger):
+    conflict = {"code": "conflict", "message": "web is running already", "hint": "banger vm show web"}
+    daemon.answers["vm.start"] = {"error": conflict}
+    daemon.answers["vm.show"] = DETAILS
+    assert banger("vm", "start", "web") == (0, "web\n", "")
+    status, out, err = banger("vm", "start", "--json", "web")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["results"] == [{"reference": "web", "result": DETAILS}]
+    assert banger("vm", "start", "--ttl", "1h", "web")[0] == 75  # what it asks for would be left undone
+
+
+@pytest.mark.parametrize("state", ["starting", "stopping", "error"])
+def test_starting_a_vm_that_does_not_run_yet_is_a_conflict(daemon, banger, state):
+    hint = "banger operation list --running"
+    conflict = {"code": "conflict", "message": f"web is {state} already", "hint": hint}
+    daemon.answers["vm.start"] = {"error": conflict}
+    daemon.answers["vm.show"] = DETAILS | {"vm": DETAILS["vm"] | {"state": state}}
+    status, out, err = banger("vm", "start", "web")
+    assert (status, out) == (75, "")
+    assert err == f"banger: web is {state} already (op-1)\nhint: {hint}\n"
 
 
 def test_stages_are_plain_lines_on_stderr(daemon, banger):
@@ -165,6 +190,21 @@ def test_prune_tells_what_went(daemon, banger):
     assert banger("vm", "prune", "--dry-run") == (0, "a\nb\n", "1 GiB would be freed\n")
 
 
+def test_prune_without_a_terminal_wants_yes(daemon, banger, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    daemon.answers["vm.prune"] = {"vms": ["a"], "freed_bytes": 1 << 30, "dry_run": False}
+    status, out, err = banger("vm", "prune")
+    assert (status, out, daemon.requests) == (64, "", [])
+    assert err == ("banger: there is no terminal to ask on\nhint: banger vm prune --yes, or --dry-run\n")
+    assert banger("vm", "prune", "--yes") == (0, "a\n", "1 GiB freed\n")
+
+
+@pytest.mark.parametrize("flag", ["--yes", "--dry-run"])
+def test_prune_says_when_there_was_nothing_to_do(daemon, banger, flag):
+    daemon.answers["vm.prune"] = {"vms": [], "freed_bytes": 0, "dry_run": flag == "--dry-run"}
+    assert banger("vm", "prune", flag) == (0, "", "no VM to delete\n")
+
+
 def test_status_and_stop_never_start_a_daemon(banger, runtime):
     status, out, _ = banger("daemon", "status")
     assert (status, out[:23]) == (69, "the daemon does not run")
@@ -172,6 +212,38 @@ def test_status_and_stop_never_start_a_daemon(banger, runtime):
     assert banger("daemon", "stop")[0] == 0
     assert banger("version")[0] == 0
     assert list(runtime.iterdir()) == []
+
+
+RECONCILED = {
+    "adopted": ["web runs on, pid 7"],
+    "stopped": [],
+    "removed": [],
+    "swept": ["tap bng-1"],
+    "left": [],
+}
+
+
+def test_reconcile_shows_what_was_done_line_by_line(daemon, banger):
+    daemon.answers["daemon.reconcile"] = RECONCILED
+    status, out, _ = banger("daemon", "reconcile")
+    assert status == 0
+    assert out.splitlines()[1:] == [
+        "taken over           web runs on, pid 7",
+        "swept from the host  tap bng-1",
+    ]
+    status, out, _ = banger("daemon", "reconcile", "--json")
+    assert json.loads(out) == RECONCILED
+
+
+def test_reconcile_says_when_there_was_nothing_to_do(daemon, banger):
+    daemon.answers["daemon.reconcile"] = {part: [] for part in RECONCILED}
+    assert banger("daemon", "reconcile")[:2] == (0, "everything is as the records say\n")
+
+
+def test_reconcile_fails_where_something_is_left(daemon, banger):
+    daemon.answers["daemon.reconcile"] = RECONCILED | {"left": ["snapshot banger-1: device is busy"]}
+    status, out, _ = banger("daemon", "reconcile")
+    assert (status, out.splitlines()[-1]) == (71, "NOT MENDED           snapshot banger-1: device is busy")
 
 
 def test_doctor_fails_when_a_check_has_failed(daemon, banger):
@@ -182,8 +254,11 @@ def test_doctor_fails_when_a_check_has_failed(daemon, banger):
     daemon.answers["doctor.run"] = {"findings": findings}
     assert banger("doctor")[:2] == (
         0,
-        "WARN  kvm   not usable\n            fix: load kvm_intel\nPASS  qemu  8.2\n",
+        "WARN  kvm   not usable\n            fix: load kvm_intel\nPASS  qemu  8.2\n"
+        "\n2 checks: 1 PASS, 1 WARN, 0 FAIL\n",
     )
+    told = json.loads(banger("doctor", "--json")[1])
+    assert told == {"findings": findings, "summary": {"pass": 1, "warn": 1, "fail": 0}}
     findings[1]["verdict"] = "fail"
     assert banger("doctor")[0] == 69
 
@@ -197,6 +272,85 @@ def test_watch_exits_as_the_operation_did(daemon, banger):
     assert "full" in out
     daemon.answers["operation.watch"] = operation | {"state": "cancelled"}
     assert banger("operation", "watch", "o1")[0] == 130
+    error = {"code": "operation_failed", "message": "the daemon ended", "outcome": "unknown"}
+    unknown = operation | {"state": "unknown", "error": error}
+    daemon.answers["operation.watch"] = lambda call: call.send({"result": unknown})
+    status, out, _ = banger("operation", "watch", "o1")
+    assert status == 71
+    assert "unknown" in out
+
+
+OPERATION = {
+    "id": "o1",
+    "kind": "vm.create",
+    "subject": "web",
+    "state": "running",
+    "started_at": "2025-11-21T06:09:12Z",
+    "stages": [{"name": "prepare disks", "started_ms": 0, "duration_ms": 1200.0}],
+    "stage": "boot",
+}
+
+
+def test_show_has_each_stage_with_its_time_and_how_the_outcome_is_known(daemon, banger):
+    daemon.answers["operation.show"] = OPERATION | {"resolved": "the VM runs", "object_id": "0123456789ab"}
+    out = banger("operation", "show", "o1")[1]
+    assert "prepare disks  1.2 s\n" in out
+    assert "boot           …\n" in out
+    assert "the VM runs" in out
+    assert "0123456789ab" in out
+
+
+def test_operations_are_listed_as_asked(daemon, banger):
+    daemon.answers["operation.list"] = {"operations": [OPERATION, OPERATION | {"cancelling": True}]}
+    words = ("--running", "--kind", "vm.create", "--subject", "web", "-n", "5")
+    status, out, _ = banger("operation", "list", *words)
+    assert status == 0
+    assert [line.split()[3] for line in out.splitlines()] == ["STATE", "running", "cancelling"]
+    assert daemon.requests[0]["params"] == {
+        "running": True,
+        "of_kind": "vm.create",
+        "subject": "web",
+        "limit": 5,
+    }
+    status, _, err = banger("operation", "list", "--all", "--limit", "5")
+    assert (status, len(daemon.requests)) == (64, 1)
+    assert "contradict" in err
+
+
+@pytest.mark.parametrize(("state", "expected"), [("cancelled", 0), ("succeeded", 75), ("failed", 71)])
+def test_cancel_exits_with_zero_when_all_is_undone(daemon, banger, state, expected):
+    daemon.answers["operation.cancel"] = OPERATION | {"cancelling": True}
+    status, out, err = banger("operation", "cancel", "o1")
+    assert status == 0
+    assert "cancelling" in out
+    assert err == "banger operation watch o1 follows its undoing\n"
+    daemon.answers["operation.cancel"] = OPERATION | {"state": state}
+    assert banger("operation", "cancel", "--wait", "o1")[0] == expected
+    assert daemon.requests[1]["params"] == {"operation": "o1", "wait": True}
+
+
+@pytest.mark.parametrize(
+    "words", [("vm", "create"), ("vm", "stop", "web"), ("image", "build"), ("kernel", "pull")]
+)
+def test_detached_it_prints_the_id_and_returns(daemon, banger, words):
+    daemon.answers[f"{words[0]}.{words[1]}"] = OPERATION
+    status, out, err = banger(*words, "-d", "--op", "o1")
+    assert (status, out, err) == (0, "o1\n", "")
+    assert (daemon.requests[0]["detach"], daemon.requests[0]["op"]) == (True, "o1")
+    status, out, _ = banger(*words, "--detach", "--json")
+    told = json.loads(out)
+    assert (told["results"][0]["operation"] if "results" in told else told)["id"] == "o1"
+
+
+def test_the_operation_id_is_the_callers_and_names_one_operation(daemon, banger):
+    daemon.answers["vm.stop"] = daemon.answers["vm.create"] = DETAILS
+    for words in (("vm", "stop", "web"), ("vm", "create"), ("vm", "run", "-d")):
+        assert banger(*words, "--op", "nightly-7")[0] == 0
+    assert [request["op"] for request in daemon.requests] == ["nightly-7"] * 3
+    status, _, err = banger("vm", "stop", "--op", "nightly-7", "a", "b")
+    assert (status, len(daemon.requests)) == (64, 3)
+    assert "one operation" in err
+    assert banger("vm", "list", "--op", "x")[0] == 64
 
 
 def test_ssh_is_told_key_host_key_and_quoted_words():
@@ -258,3 +412,42 @@ def test_generated_files_are_fresh():
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_the_doctor_starts_no_daemon_and_looks_by_itself(runtime, banger, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config" / "banger").mkdir(parents=True)
+    (tmp_path / "config" / "banger" / "config.toml").write_text('network = "user"\nnonsense = 1\n')
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    status, out, _ = banger("doctor", "--json")
+    found = {each["check"]: each for each in json.loads(out)["findings"]}
+    assert (status, found["configuration"]["verdict"], found["daemon"]["verdict"]) == (69, "fail", "pass")
+    assert "config.toml:2: nonsense" in found["configuration"]["text"]
+    assert list(runtime.iterdir()) == []
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("netwrk = 1\n", "config.toml:1: netwrk"), ("network = [\n", "config.toml: Invalid")]
+)
+def test_a_restart_with_a_bad_configuration_leaves_the_daemon_running(
+    daemon, banger, monkeypatch, tmp_path, text, told
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config" / "banger").mkdir(parents=True)
+    (tmp_path / "config" / "banger" / "config.toml").write_text(text)
+    status, out, err = banger("daemon", "restart")
+    assert (status, out, daemon.methods()) == (64, "", [])
+    assert told in err
+    assert "; the daemon was left running with the configuration it had\n" in err
+    assert err.endswith("hint: correct it, then banger daemon restart\n")
+
+
+def test_a_daemon_of_the_systems_is_not_restarted_by_its_owner(banger, monkeypatch):
+    monkeypatch.setattr(
+        "banger.cli.commands.daemon.find_system_restart", lambda: "sudo banger system restart"
+    )
+    status, _, err = banger("daemon", "restart")
+    assert status == 69
+    assert "hint: sudo banger system restart" in err

@@ -10,7 +10,7 @@ from pathlib import Path
 from banger.api.images import Images, Kernels
 from banger.api.method import Kind, Nothing
 from banger.api.registry import METHODS
-from banger.api.system import Completions, Findings
+from banger.api.system import Completions, Findings, Reconciled
 from banger.api.vm import DiskUse, LogText, Posture, Pruned, SshTarget, VmDetails, VmSummaries
 from banger.base.paths import Paths
 from banger.base.problem import Code, Problem, not_found
@@ -23,6 +23,21 @@ from banger.model.vm import VmRecord, VmSpec, VmState
 from banger.services.contract import Resize, SendSignal, Stdin
 from banger.services.operations.registry import Operations
 from banger.store.sqlite import open_store
+
+# A daemon as a process of its own, with these services: python -c LAUNCH harness.py [arguments of the daemon]
+LAUNCH = """
+import sys, types, importlib.util
+spec = importlib.util.spec_from_file_location("daemon_harness", sys.argv[1])
+harness = sys.modules["daemon_harness"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(harness)
+wiring = types.ModuleType("banger.daemon.wiring")
+def open_services(paths):
+    return harness.FakeServices().open(paths)
+wiring.open_services = open_services
+sys.modules["banger.daemon.wiring"] = wiring
+from banger.daemon.main import main
+raise SystemExit(main(sys.argv[2:]))
+"""
 
 
 def make_vm(name="web", vm_id="0123456789ab", **changes):
@@ -56,6 +71,8 @@ class FakeServices:
         self.cancelled = asyncio.Event()
         self.stopped = asyncio.Event()
         self.written = 0
+        self.resolutions = {}
+        self.created = []
         self.streams = []
         self.inputs = []
 
@@ -80,6 +97,7 @@ class FakeServices:
 
     async def create(self, request, progress):
         name = request.name or "web"
+        self.created.append(name)
         progress.enter("prepare")
         if name == "fails":
             raise Problem(Code.NO_SPACE, "the disk is full", hint="banger vm prune")
@@ -173,6 +191,26 @@ class FakeServices:
             "vm.exec": self.exec,
         }
 
+    async def reconcile(self, request):
+        return Reconciled(adopted=["web"])
+
+    def attend(self, perform):
+        self.perform = perform
+
+    async def judge(self, operations):
+        return {each.id: self.resolutions[each.id] for each in operations if each.id in self.resolutions}
+
+    def render(self, store, stop_vms=None):
+        return Services(
+            self.render_handlers(),
+            store.operations,
+            count_vms=lambda: VmCounts(3, 1),
+            stop_vms=stop_vms,
+            reconcile=self.reconcile,
+            judge=self.judge,
+            attend=self.attend,
+        )
+
     @asynccontextmanager
     async def open(self, paths):
         store = open_store(Path(paths.database))
@@ -181,7 +219,7 @@ class FakeServices:
             self.stopped.set()
 
         try:
-            yield Services(self.render_handlers(), store.operations, lambda: VmCounts(3, 1), stop_vms)
+            yield self.render(store, stop_vms)
         finally:
             store.close()
 
@@ -250,18 +288,18 @@ def make_paths(directory):
 
 
 @asynccontextmanager
-async def open_harness(directory, **options):
+async def open_harness(directory, *, services=None, **options):
     paths = make_paths(directory)
-    services = FakeServices()
+    services = services or FakeServices()
     store = open_store(Path(paths.database))
     operations = Operations(store.operations)
     harness = None
     async with open_server(**options) as server:
 
-        def stop():
+        def stop(keep_vms):
             harness.stop_asked = True
 
-        own = OwnMethods(paths, operations, lambda: VmCounts(3, 1), stop)
+        own = OwnMethods(paths, operations, services.render(store), stop)
         dispatch = Dispatch({**services.render_handlers(), **own.render_handlers()}, operations)
         await server.listen(Path(paths.socket), dispatch)
         harness = Harness(server, dispatch, operations, services, paths, store)

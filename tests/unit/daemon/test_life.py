@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from daemon_harness import FakeServices, Wire, make_paths
+from daemon_harness import LAUNCH, FakeServices, Wire, make_paths
 
 from banger.base.problem import Code, Problem
 from banger.daemon.main import main, serve
@@ -21,20 +21,6 @@ from banger.daemon.shutdown import Shutdown
 from banger.daemon.startup import Herald, hold_lock
 from banger.model.operation import Operation, OperationState
 from banger.store.sqlite import open_store
-
-LAUNCH = """
-import sys, types, importlib.util
-spec = importlib.util.spec_from_file_location("daemon_harness", sys.argv[1])
-harness = sys.modules["daemon_harness"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(harness)
-wiring = types.ModuleType("banger.daemon.wiring")
-def open_services(paths):
-    return harness.FakeServices().open(paths)
-wiring.open_services = open_services
-sys.modules["banger.daemon.wiring"] = wiring
-from banger.daemon.main import main
-raise SystemExit(main(sys.argv[2:]))
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +86,7 @@ async def test_start_serve_stop_leaves_nothing(paths):
         client = await daemon.connect()
         assert (await client.call("daemon.ping"))["result"] == {}
         assert stat.S_IMODE(os.stat(paths.socket).st_mode) == 0o600
-        assert Path(paths.lock).read_text() == f"{os.getpid()}\n"
+        assert Path(paths.lock).read_text() == f"{os.getpid()}\n{paths.socket}\n"
         assert (await client.call("daemon.stop"))["result"] == {}
         assert await client.at_end()
         await asyncio.wait_for(daemon.task, 5)
@@ -108,7 +94,7 @@ async def test_start_serve_stop_leaves_nothing(paths):
     assert not Path(paths.socket).exists()
     records = [json.loads(line) for line in Path(paths.log).read_text().splitlines()]
     assert [record["message"] for record in records] == ["ready", "shutting down", "ended"]
-    assert stat.S_IMODE(os.stat(paths.database).st_mode) == 0o600
+    assert {stat.S_IMODE(os.stat(path).st_mode) for path in (paths.database, paths.log)} == {0o600}
 
 
 async def test_who_asked_for_the_stop_sees_the_end_when_all_is_over(paths):
@@ -154,6 +140,30 @@ async def test_a_second_daemon_on_the_same_directories_is_refused(paths):
         assert (await (await daemon.connect()).call("daemon.ping"))["result"] == {}
 
 
+@pytest.mark.parametrize(
+    ("named", "runtime", "hint"),
+    [
+        (False, "/run/user/7/banger", "export XDG_RUNTIME_DIR=/run/user/7"),
+        (True, "/run/user/7/banger", "export BANGER_RUNTIME_DIR=/run/user/7/banger"),
+        (False, "/tmp/banger-7", "export BANGER_RUNTIME_DIR=/tmp/banger-7"),
+    ],
+)
+def test_who_listens_elsewhere_is_named_with_the_way_there(tmp_path, monkeypatch, named, runtime, hint):
+    monkeypatch.delenv("BANGER_RUNTIME_DIR", raising=False)
+    if named:
+        monkeypatch.setenv("BANGER_RUNTIME_DIR", str(tmp_path))
+    lock, other = tmp_path / "daemon.lock", f"{runtime}/daemon.sock"
+    with hold_lock(lock, other):
+        words = f"pid {os.getpid()}.* listens at {other}, not at /here"
+        with pytest.raises(Problem, match=words) as refused, hold_lock(lock, "/here"):
+            pass
+        assert refused.value.hint == hint
+        lock.write_text(f"1\n{other}\n")  # of somebody before, who has left
+        with pytest.raises(Problem, match=f"pid {os.getpid()}") as refused, hold_lock(lock, "/here"):
+            pass
+        assert refused.value.hint == "banger daemon status"
+
+
 async def test_a_stale_socket_is_replaced(paths):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(paths.socket)
@@ -161,7 +171,7 @@ async def test_a_stale_socket_is_replaced(paths):
         assert (await (await daemon.connect()).call("daemon.ping"))["result"] == {}
 
 
-async def test_operations_of_a_daemon_that_died_are_closed_at_start(paths):
+async def test_operations_of_a_daemon_that_died_are_unknown_at_start(paths):
     store = open_store(Path(paths.database))
     store.operations.save(
         Operation(id="op-x", kind="vm.create", subject="web", state=OperationState.RUNNING, started_at="t")
@@ -169,7 +179,7 @@ async def test_operations_of_a_daemon_that_died_are_closed_at_start(paths):
     store.close()
     async with running_daemon(paths) as daemon:
         shown = (await (await daemon.connect()).call("operation.show", {"operation": "op-x"}))["result"]
-        assert shown["state"] == "failed"
+        assert shown["state"] == "unknown"
         assert shown["error"]["outcome"] == "unknown"
         assert shown["finished_at"]
 
@@ -182,9 +192,9 @@ async def test_a_runtime_directory_that_others_may_enter_is_refused(paths):
 
 async def test_a_socket_path_that_is_too_long_is_refused_and_nothing_stays(tmp_path):
     paths = make_paths(tmp_path / ("x" * 100))
-    with pytest.raises(Problem, match="longer than 107 bytes"):
+    with pytest.raises(Problem, match="too long for sockets"):
         await serve(paths, FakeServices().open)
-    with hold_lock(Path(paths.lock)):
+    with hold_lock(Path(paths.lock), paths.socket):
         pass
 
 
@@ -210,6 +220,14 @@ async def test_a_system_service_leaves_its_vms_unless_its_owner_stops_it(paths, 
         (daemon.shutdown.ask_by_signal if by_signal else daemon.shutdown.ask)()
         await asyncio.wait_for(daemon.task, 5)
         assert daemon.services.stopped.is_set() is stopped
+
+
+async def test_a_request_may_leave_the_vms_to_the_next_daemon(paths):
+    async with running_daemon(paths) as daemon:
+        client = await daemon.connect()
+        await client.call("daemon.stop", {"keep_vms": True})
+        await asyncio.wait_for(daemon.task, 5)
+        assert not daemon.services.stopped.is_set()
 
 
 async def test_hurrying_does_not_wait_for_an_undo(paths):
@@ -258,6 +276,43 @@ def test_the_process_tells_that_it_is_ready_and_ends_by_a_signal(tmp_path, numbe
     assert not (tmp_path / "run/daemon.sock").exists()
 
 
+def test_of_daemons_started_at_once_one_runs_and_the_others_say_which(tmp_path):
+    """The lock's file is there with a pid of old: nobody may be told that one."""
+    environment = os.environ | {
+        "BANGER_RUNTIME_DIR": f"{tmp_path}/run",
+        "XDG_STATE_HOME": f"{tmp_path}/state",
+    }
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "run/daemon.lock").write_text("1\n")
+    ready, told = os.pipe()
+    argv = [
+        sys.executable,
+        "-c",
+        LAUNCH,
+        str(Path(__file__).with_name("harness.py")),
+        "--ready-fd",
+        str(told),
+    ]
+    daemons = [
+        subprocess.Popen(argv, env=environment, pass_fds=[told], stderr=subprocess.DEVNULL) for _ in range(4)
+    ]
+    os.close(told)
+    try:
+        with os.fdopen(ready) as reader:
+            lines = [json.loads(reader.readline()) for _ in daemons]
+        assert sum(line.get("ready", False) for line in lines) == 1
+        winner = int((tmp_path / "run/daemon.lock").read_text().splitlines()[0])
+        refusals = [line["error"] for line in lines if "error" in line]
+        assert {refusal["message"] for refusal in refusals} == {f"another daemon runs (pid {winner})"}
+        assert {refusal["hint"] for refusal in refusals} == {"banger daemon status"}
+        statuses = [daemon.wait(10) for daemon in daemons if daemon.pid != winner]
+        assert statuses == [Code.CONFLICT.info.exit_status] * 3
+    finally:
+        for daemon in daemons:
+            daemon.terminate()
+            daemon.wait(10)
+
+
 def test_a_daemon_that_cannot_start_says_so_on_stderr(tmp_path, monkeypatch, capsys):
     (tmp_path / "run").mkdir(mode=0o755)
     os.chmod(tmp_path / "run", 0o755)
@@ -282,3 +337,25 @@ def test_unknown_arguments_are_refused(arguments, capsys):
 
 def test_a_ready_descriptor_that_is_not_open_harms_nothing():
     assert not Herald(9999).tell_problem(Problem(Code.INTERNAL, "x"))
+
+
+async def test_what_services_begin_by_themselves_is_an_operation_that_may_fail(paths):
+    async def work(progress):
+        progress.enter("power off")
+        progress.leave()
+        progress.tell("its time to live, 25s, is over")
+
+    async def fail(progress):
+        await work(progress)
+        raise Problem(Code.CONFLICT, "it is busy")
+
+    async with running_daemon(paths) as daemon:
+        for each in (work, fail):
+            await daemon.services.perform("vm.stop", "web", each)
+        client = await daemon.connect()
+        listed = (await client.call("operation.list"))["result"]["operations"]
+    assert sorted((each["kind"], each["subject"], each["state"]) for each in listed) == [
+        ("vm.stop", "web", "failed"),
+        ("vm.stop", "web", "succeeded"),
+    ]
+    assert {each["detail"] for each in listed} == {"its time to live, 25s, is over"}

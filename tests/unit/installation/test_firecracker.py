@@ -153,9 +153,9 @@ def test_a_users_own_is_in_their_data_which_stays_private(user, home, brought):
 
 def test_a_data_directory_that_cannot_be_written_is_told(user, home, brought):
     (home / "data").write_text("a file")
-    with pytest.raises(Failure, match="cannot be written") as caught:
+    with pytest.raises(Failure, match="cannot be made") as caught:
         set_up_firecracker(user, Watch(), brought=brought)
-    assert caught.value.outcome == "failed"
+    assert caught.value.outcome == "not_started"
 
 
 def test_it_is_known_to_be_there_only_where_it_can_be_trusted(host, brought):

@@ -111,7 +111,7 @@ def test_an_edited_configuration_is_kept(do, host, record):
 
 
 def test_the_configuration_laid_down_is_one_that_the_daemon_reads(do, host):
-    from banger.model.config import Config, VmDefaults, parse_config
+    from banger.model.config import Config, FileSync, LimitKeys, Opencode, VmDefaults, parse_config
 
     do()
     text = at(host, places.CONFIG).read_text()
@@ -120,8 +120,12 @@ def test_the_configuration_laid_down_is_one_that_the_daemon_reads(do, host):
         line.removeprefix("# ") for line in text.splitlines() if " = " in line or line.startswith("# [")
     )
     assert parse_config(uncommented, file="config.toml").vm_defaults.vcpu == 2
-    for key in {*Config.__struct_fields__, *VmDefaults.__struct_fields__} - {"vm_defaults"}:
+    tables = {"vm_defaults": VmDefaults, "limits": LimitKeys, "file_sync": FileSync, "opencode": Opencode}
+    for key in set(Config.__struct_fields__) - set(tables):
         assert f"\n# {key} = " in text
+    for table, keys in tables.items():
+        section = text[text.index(f"[{table}]") :]
+        assert all(f"\n# {key} = " in section for key in keys.__struct_fields__)
 
 
 def test_one_host_has_one_owner(do, monkeypatch, owner):

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from banger.cli.catalog import Command, Parameter
     from banger.cli.parser import Arguments
 
-_NAMED = frozenset({"vm", "image", "kernel", "operation"})
+_NAMED = {
+    "vm": "vm",
+    "vms": "vm",
+    "image": "image",
+    "kernel": "kernel",
+    "operation": "operation",
+}  # by parameter
 
 SCRIPTS = {
     "bash": """\
@@ -140,4 +146,7 @@ def _find_values(parameter: Parameter) -> list[str]:
     if connection is None:
         return []
     with connection:
-        return [str(word) for word in connection.call("complete", {"what": parameter.name}).get("words", ())]
+        return [
+            str(word)
+            for word in connection.call("complete", {"what": _NAMED[parameter.name]}).get("words", ())
+        ]

@@ -1,4 +1,4 @@
-"""`daemon status`, `start`, `stop` and `serve`. Only `start` may start it."""
+"""`daemon status`, `start`, `stop`, `restart`, `reconcile` and `serve`. All but the first and `stop` may start it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ import sys
 from contextlib import suppress
 
 from banger.cli.output import note, print_json
-from banger.cli.render.tables import render_duration, render_fields, render_size
+from banger.cli.render.tables import render_duration, render_fields, render_size, render_table
 from banger.client.blocking import find_connection, open_connection
-from banger.client.launch import daemon_argv, explain_absence
+from banger.client.launch import check_configuration, daemon_argv, explain_absence, find_system_restart
 from banger.client.places import socket_path
 from banger.client.statuses import EXIT_STATUS
-from banger.client.wire import Failure
+from banger.client.wire import Failure, RemoteProblem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from banger.cli.parser import Arguments
+    from banger.client.blocking import Connection
 
 _STOP_DEADLINE_S = 120.0
+_RECONCILED = {
+    "adopted": "taken over",
+    "stopped": "marked as stopped",
+    "removed": "removed to its end",
+    "swept": "swept from the host",
+    "operations": "outcome known now",
+    "left": "NOT MENDED",
+}
 
 
 def status(arguments: Arguments) -> int:
@@ -56,11 +65,37 @@ def stop(arguments: Arguments) -> int:
     if connection is None:
         print("the daemon does not run")
         return 0
+    _end(connection, keep_vms=arguments.has("keep_vms"))
+    print("the daemon has stopped")
+    return 0
+
+
+def restart(arguments: Arguments) -> int:
+    """Who speaks another protocol is not ended: nothing else than a request keeps its VMs. Nor is anybody as long as
+    the next one would refuse its configuration."""
+    if (command := find_system_restart()) is not None:
+        raise Failure("unavailable", "the system runs this daemon for you", hint=command)
+    if (connection := find_connection()) is not None:
+        _refuse_bad_configuration()
+        _end(connection, keep_vms=True)
+    return start(arguments)
+
+
+def _refuse_bad_configuration() -> None:
+    try:
+        check_configuration()
+    except RemoteProblem as problem:
+        problem.message += "; the daemon was left running with the configuration it had"
+        problem.hint = "correct it, then banger daemon restart"
+        raise
+
+
+def _end(connection: Connection, *, keep_vms: bool) -> None:
     with connection:
         pid = connection.daemon_pid
         process = os.pidfd_open(pid)
         try:
-            _ask_to_stop(connection, process)
+            _ask_to_stop(connection, process, keep_vms=keep_vms)
             if not _wait_end(process):
                 raise Failure(
                     "operation_failed",
@@ -70,20 +105,29 @@ def stop(arguments: Arguments) -> int:
                 )
         finally:
             os.close(process)
-    print("the daemon has stopped")
-    return 0
 
 
-def _ask_to_stop(connection: Any, process: int) -> None:
+def _ask_to_stop(connection: Connection, process: int, *, keep_vms: bool) -> None:
     try:
-        connection.call("daemon.stop")
+        connection.call("daemon.stop", {"keep_vms": True} if keep_vms else {})
     except Failure as failure:
-        if failure.code in ("bad_version", "unknown_method"):
+        if failure.code in ("bad_version", "unknown_method") and not keep_vms:
             note("banger: the daemon is of another version; ending it by signal")
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, signal.SIGTERM)
         elif failure.outcome != "unknown":  # it may well close the connection before it answers
             raise
+
+
+def reconcile(arguments: Arguments) -> int:
+    """Exits with the status of `operation_failed` if something is left that could not be mended."""
+    with open_connection() as connection:
+        found = connection.call("daemon.reconcile")
+    if arguments.has("json"):
+        print_json(found)
+    else:
+        sys.stdout.write(_render_reconciled(found))
+    return EXIT_STATUS["operation_failed"] if found["left"] else 0
 
 
 def serve(arguments: Arguments) -> int:
@@ -111,3 +155,8 @@ def _render(state: dict[str, Any]) -> str:
             ("log", state["log"]),
         ]
     )
+
+
+def _render_reconciled(found: dict[str, Any]) -> str:
+    rows = [(words, each) for part, words in _RECONCILED.items() for each in found.get(part, ())]
+    return render_table(("DONE", "WHAT"), rows) if rows else "everything is as the records say\n"

@@ -7,7 +7,7 @@ import sys
 
 from banger.cli.output import print_json
 from banger.cli.render.tables import render_age, render_fields, render_size, render_table
-from banger.cli.work import run_operation
+from banger.cli.work import perform
 from banger.client.blocking import open_connection
 from banger.client.wire import Failure
 
@@ -55,7 +55,9 @@ def build(arguments: Arguments) -> int:
     if "from_tar" in params:
         params["from_tar"] = _get_readable_file(params["from_tar"])
     with open_connection() as connection:
-        image = run_operation(connection, "image.build", params, quiet=arguments.has("quiet"))
+        image = perform(arguments, connection, "image.build", params)
+    if image is None:
+        return 0
     if arguments.has("json"):
         print_json(image)
     else:

@@ -6,7 +6,7 @@ import sys
 
 from banger.cli.output import print_json
 from banger.cli.render.tables import render_age, render_fields, render_size, render_table
-from banger.cli.work import run_operation
+from banger.cli.work import perform
 from banger.client.blocking import open_connection
 
 TYPE_CHECKING = False
@@ -58,7 +58,9 @@ def show(arguments: Arguments) -> int:
 def pull(arguments: Arguments) -> int:
     """Prints the kernel's name."""
     with open_connection() as connection:
-        kernel = run_operation(connection, "kernel.pull", arguments.params(), quiet=arguments.has("quiet"))
+        kernel = perform(arguments, connection, "kernel.pull", arguments.params())
+    if kernel is None:
+        return 0
     if arguments.has("json"):
         print_json(kernel)
     else:

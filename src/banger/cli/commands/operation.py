@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from banger.cli.output import print_json
+from banger.cli.output import note, print_json
 from banger.cli.render.tables import render_age, render_duration, render_fields, render_table
+from banger.cli.values import refuse
 from banger.cli.work import run_operation
 from banger.client.blocking import open_connection
 from banger.client.statuses import EXIT_STATUS
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 
 def show_list(arguments: Arguments) -> int:
+    if arguments.has("all") and "limit" in arguments.values:
+        raise refuse("--all and --limit contradict each other", hint="leave one of them out")
     with open_connection() as connection:
-        result = connection.call("operation.list")
+        result = connection.call("operation.list", arguments.params())
     if arguments.has("json"):
         print_json(result)
         return 0
@@ -28,7 +31,7 @@ def show_list(arguments: Arguments) -> int:
             each["id"],
             each["kind"],
             each["subject"] or "-",
-            each["state"],
+            _state(each),
             each.get("stage") or "-",
             render_age(each["started_at"]),
         )
@@ -40,7 +43,8 @@ def show_list(arguments: Arguments) -> int:
 
 def show(arguments: Arguments) -> int:
     with open_connection() as connection:
-        return _print(connection.call("operation.show", arguments.params()), arguments)
+        _print(connection.call("operation.show", arguments.params()), arguments)
+    return 0
 
 
 def watch(arguments: Arguments) -> int:
@@ -50,43 +54,66 @@ def watch(arguments: Arguments) -> int:
             connection, "operation.watch", arguments.params(), quiet=arguments.has("quiet")
         )
     _print(operation, arguments)
+    return _exit_status(operation)
+
+
+def cancel(arguments: Arguments) -> int:
+    """With --wait it exits with 0 when all is undone, and else as the operation ended."""
+    with open_connection() as connection:
+        operation = connection.call("operation.cancel", arguments.params())
+    _print(operation, arguments)
+    if not arguments.has("wait"):
+        note(f"banger operation watch {operation['id']} follows its undoing")
+        return 0
+    if operation["state"] == "succeeded":
+        note("banger: it had succeeded before it could be cancelled")
+        return EXIT_STATUS["conflict"]
+    return 0 if operation["state"] == "cancelled" else _exit_status(operation)
+
+
+def _exit_status(operation: dict[str, Any]) -> int:
     if operation["state"] == "succeeded":
         return 0
     code = (operation.get("error") or {}).get("code", operation["state"])
     return EXIT_STATUS.get(code, EXIT_STATUS["operation_failed"])
 
 
-def cancel(arguments: Arguments) -> int:
-    with open_connection() as connection:
-        return _print(connection.call("operation.cancel", arguments.params()), arguments)
-
-
-def _print(operation: dict[str, Any], arguments: Arguments) -> int:
+def _print(operation: dict[str, Any], arguments: Arguments) -> None:
     if arguments.has("json"):
         print_json(operation)
     else:
         sys.stdout.write(_render(operation))
-    return 0
+
+
+def _state(operation: dict[str, Any]) -> str:
+    return "cancelling" if operation.get("cancelling") else str(operation["state"])
 
 
 def _render(operation: dict[str, Any]) -> str:
-    stages = [
-        f"{stage['name']} {render_duration(stage['duration_ms'] / 1000)}"
-        for stage in operation.get("stages") or ()
-    ]
-    if operation.get("stage"):
-        stages.append(f"{operation['stage']} …")
+    error = operation.get("error") or {}
     return render_fields(
         [
             ("operation", operation["id"]),
             ("kind", operation["kind"]),
             ("subject", operation["subject"]),
-            ("state", operation["state"]),
-            ("stages", "\n".join(stages)),
+            ("object", operation.get("object_id") or ""),
+            ("state", _state(operation)),
+            ("known by", operation.get("resolved") or ""),
+            ("stages", "\n".join(_render_stages(operation))),
             ("detail", operation.get("detail") or ""),
-            ("error", (operation.get("error") or {}).get("message", "")),
-            ("hint", (operation.get("error") or {}).get("hint", "")),
-            ("started", operation["started_at"]),
+            ("error", error.get("message", "")),
+            ("hint", error.get("hint", "")),
+            ("started", f"{operation['started_at']} ({render_age(operation['started_at'])} ago)"),
             ("finished", operation.get("finished_at") or ""),
         ]
     )
+
+
+def _render_stages(operation: dict[str, Any]) -> list[str]:
+    """Each with the time it took; the last one is under way, or is where the daemon died."""
+    done = operation.get("stages") or ()
+    width = max((len(stage["name"]) for stage in done), default=0)
+    lines = [f"{stage['name']:<{width}}  {render_duration(stage['duration_ms'] / 1000)}" for stage in done]
+    if operation.get("stage"):
+        lines.append(f"{operation['stage']:<{width}}  …")
+    return lines

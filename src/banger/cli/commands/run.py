@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 
 from banger.cli.attach import attach
-from banger.cli.output import note
+from banger.cli.output import note, warn
 from banger.cli.terminal import find_size, is_terminal
 from banger.cli.values import refuse
 from banger.cli.work import run_operation
@@ -32,7 +32,9 @@ def run(arguments: Arguments) -> int:
     if arguments.has("rm"):
         params["ephemeral"] = True
     connection = open_connection()
-    details = run_operation(connection, "vm.create", params, quiet=arguments.has("quiet"))
+    quiet, op = arguments.has("quiet"), arguments.get("op")
+    details = run_operation(connection, "vm.create", params, quiet=quiet, op=op)
+    warn(details)
     name = details["vm"]["name"]
     if arguments.has("detach"):
         print(name)
@@ -47,7 +49,10 @@ def run(arguments: Arguments) -> int:
 
 
 def execute(arguments: Arguments) -> int:
-    """Runs a command in a VM that runs already."""
+    """Runs a command in a VM that runs already. A terminal in the guest never ends for an input that has ended: what
+    feeds it must be one, too."""
+    if arguments.has("pty") and not is_terminal(0):
+        raise refuse("the input is no terminal", hint="leave out -t")
     params = _command_params(arguments, arguments.rest)
     with open_connection() as connection:
         return _attach(connection, {"vm": arguments.get("vm"), **params})
@@ -93,10 +98,10 @@ def render_ssh_argv(target: dict[str, Any], command: list[str], *, tty: bool) ->
 
 def _refuse_contradictions(arguments: Arguments) -> None:
     if arguments.has("detach"):
-        if arguments.has("rm"):
+        if arguments.has("rm") and not arguments.has("ttl_s"):
             raise refuse(
                 "--rm and --detach contradict each other",
-                hint="without a command there is no end to delete at",
+                hint="without a command there is no end to delete at; give it one, for example --ttl 1h",
             )
         if arguments.rest:
             raise refuse(

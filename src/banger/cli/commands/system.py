@@ -10,7 +10,8 @@ import sys
 
 import banger
 from banger.cli.output import may_colour, note, print_json
-from banger.client.blocking import find_connection, open_connection
+from banger.client.blocking import find_connection
+from banger.client.launch import look_without_daemon
 from banger.client.statuses import EXIT_STATUS, PROTOCOL_VERSION
 from banger.client.wire import Failure
 
@@ -25,18 +26,24 @@ _MARKS = {"pass": ("PASS", "\x1b[32m"), "warn": ("WARN", "\x1b[33m"), "fail": ("
 
 
 def doctor(arguments: Arguments) -> int:
-    """Exits with the status of `unavailable` if a check has failed; a daemon that does not start is one."""
+    """Exits with the status of `unavailable` if a check has failed. Starts no daemon: where none runs, a process of its
+    own looks at what the next start would meet."""
     try:
-        with open_connection() as connection:
-            findings = connection.call("doctor.run")["findings"]
+        connection = find_connection()
+        if connection is None:
+            findings = look_without_daemon()
+        else:
+            with connection:
+                findings = connection.call("doctor.run")["findings"]
     except Failure as failure:
         text = " ".join([failure.message, *(failure.detail or "").splitlines()[-1:]])
         findings = [{"check": "daemon", "verdict": "fail", "text": text, "fix": failure.hint}]
+    counts = {verdict: sum(1 for each in findings if each["verdict"] == verdict) for verdict in _MARKS}
     if arguments.has("json"):
-        print_json({"findings": findings})
+        print_json({"findings": findings, "summary": counts})
     else:
-        sys.stdout.write(_render(findings, colour=may_colour(sys.stdout)))
-    return EXIT_STATUS["unavailable"] if any(each["verdict"] == "fail" for each in findings) else 0
+        sys.stdout.write(_render(findings, counts, colour=may_colour(sys.stdout)))
+    return EXIT_STATUS["unavailable"] if counts["fail"] else 0
 
 
 def version(arguments: Arguments) -> int:
@@ -140,7 +147,7 @@ def _find_daemon_version() -> str | None:
         return None
 
 
-def _render(findings: list[dict[str, Any]], *, colour: bool) -> str:
+def _render(findings: list[dict[str, Any]], counts: dict[str, int], *, colour: bool) -> str:
     width = max((len(each["check"]) for each in findings), default=0)
     lines = []
     for each in findings:
@@ -149,4 +156,5 @@ def _render(findings: list[dict[str, Any]], *, colour: bool) -> str:
         lines.append(f"{shown}  {each['check']:<{width}}  {each['text']}")
         if each.get("fix"):
             lines.append(f"      {'':<{width}}  fix: {each['fix']}")
-    return "\n".join(lines) + "\n"
+    counted = ", ".join(f"{counts[verdict]} {mark}" for verdict, (mark, _) in _MARKS.items())
+    return "\n".join([*lines, "", f"{len(findings)} checks: {counted}"]) + "\n"

@@ -1,15 +1,16 @@
-"""`vm create`, `start`, `stop`, `restart`, `kill`, `delete`, `set`, `show`, `publish`, `logs` and `prune`."""
+"""`vm create`, `start`, `stop`, `restart`, `kill`, `delete`, `set`, `rename`, `show`, `publish`, `logs`, `prune`."""
 
 from __future__ import annotations
 
 import sys
 
-from banger.cli.output import defuse, note, print_json
+from banger.cli.output import defuse, note, print_json, warn
 from banger.cli.render.tables import render_size
-from banger.cli.render.vm import render_details, render_port
+from banger.cli.render.vm import render_details, render_port, render_verdicts
 from banger.cli.values import refuse
-from banger.cli.work import change_each, run_operation
+from banger.cli.work import change_each, perform
 from banger.client.blocking import open_connection
+from banger.client.statuses import EXIT_STATUS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ def create(arguments: Arguments) -> int:
             raise refuse("the name is given twice", hint="write it once: as --name or alone")
         params["name"] = arguments.get("named")
     with open_connection() as connection:
-        details = run_operation(connection, "vm.create", params, quiet=arguments.has("quiet"))
+        details = perform(arguments, connection, "vm.create", params)
+    if details is None:
+        return 0
+    warn(details)
     if arguments.has("json"):
         print_json(details)
     else:
@@ -48,6 +52,17 @@ def show(arguments: Arguments) -> int:
         print_json(details)
     else:
         sys.stdout.write(render_details(details))
+    return 0
+
+
+def rename(arguments: Arguments) -> int:
+    """Prints the new name."""
+    with open_connection() as connection:
+        details = connection.call("vm.rename", arguments.params())
+    if arguments.has("json"):
+        print_json(details)
+    else:
+        print(details["vm"]["name"])
     return 0
 
 
@@ -76,21 +91,34 @@ def logs(arguments: Arguments) -> int:
 
 
 def prune(arguments: Arguments) -> int:
-    """Asks on a terminal, because stopped VMs may hold somebody's work."""
+    """Asks, because stopped VMs may hold somebody's work, and refuses where nobody can answer. One that cannot be
+    removed fails the command when the others are gone."""
+    if not (arguments.has("dry_run") or arguments.has("yes") or sys.stdin.isatty()):
+        raise refuse("there is no terminal to ask on", hint="banger vm prune --yes, or --dry-run")
     with open_connection() as connection:
-        if not arguments.has("dry_run") and not arguments.has("yes") and sys.stdin.isatty():
-            doomed = connection.call("vm.prune", {"dry_run": True})["vms"]
+        if not arguments.has("dry_run") and not arguments.has("yes"):
+            doomed = connection.call("vm.prune", {**arguments.params(), "dry_run": True})["vms"]
             if doomed and not _agrees(f"delete {', '.join(doomed)}?"):
                 return 0
         pruned = connection.call("vm.prune", arguments.params())
+    left = [verdict for verdict in pruned.get("verdicts", ()) if verdict.get("failed")]
+    status = EXIT_STATUS["operation_failed"] if left else 0
     if arguments.has("json"):
         print_json(pruned)
-        return 0
-    for name in pruned["vms"]:
-        print(name)
-    verb = "would be freed" if pruned["dry_run"] else "freed"
-    note(f"{render_size(pruned['freed_bytes'])} {verb}")
-    return 0
+        return status
+    if pruned["dry_run"] and pruned.get("verdicts"):
+        sys.stdout.write(render_verdicts(pruned["verdicts"]))
+    else:
+        for name in pruned["vms"]:
+            print(name)
+    if pruned["vms"]:
+        verb = "would be freed" if pruned["dry_run"] else "freed"
+        note(f"{render_size(pruned['freed_bytes'])} {verb}")
+    elif not left:
+        note("no VM to delete")
+    for verdict in left:
+        note(f"banger: {verdict['name']} {verdict['why']}")
+    return status
 
 
 def _agrees(question: str) -> bool:

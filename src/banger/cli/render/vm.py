@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from banger.cli.render.tables import render_age, render_duration, render_fields, render_size
+from banger.cli.render.tables import (
+    render_age,
+    render_duration,
+    render_fields,
+    render_size,
+    render_table,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +36,8 @@ def render_details(details: dict[str, Any]) -> str:
             ("storage", _render_storage(posture["storage_driver"], use)),
             ("memory", posture["memory_backing"]),
             ("ssh", _render_ssh(details.get("ssh"), vm["name"])),
+            ("time to live", _render_ttl(vm.get("ttl"), details.get("ttl_left_s"))),
+            ("warnings", "\n".join(vm.get("warnings") or ())),
             ("labels", ", ".join(f"{key}={value}" for key, value in (vm.get("labels") or {}).items())),
             ("boot", _render_stages(vm.get("boot_stages"))),
             ("guest", _render_stages(vm.get("guest_stages"))),
@@ -52,6 +60,21 @@ def render_spec(spec: dict[str, Any]) -> str:
     return ", ".join(f"{text} ({origins[name]})" if name in origins else text for name, text in sizes)
 
 
+def render_verdicts(verdicts: list[dict[str, Any]]) -> str:
+    """What `vm prune --dry-run` has to say about each VM: those that would go first."""
+    ordered = sorted(verdicts, key=lambda verdict: not verdict["goes"])
+    rows = [
+        (
+            verdict["name"],
+            "goes" if verdict["goes"] else "stays",
+            render_size(verdict["frees_bytes"]) if verdict["goes"] else "-",
+            verdict["why"],
+        )
+        for verdict in ordered
+    ]
+    return render_table(("NAME", "VERDICT", "FREES", "WHY"), rows)
+
+
 def render_port(port: dict[str, Any]) -> str:
     """As `--publish` takes it, the address always named."""
     suffix = "/udp" if port.get("protocol") == "udp" else ""
@@ -60,7 +83,16 @@ def render_port(port: dict[str, Any]) -> str:
 
 def _render_state(vm: dict[str, Any]) -> str:
     error = vm.get("error")
-    return f"{vm['state']}: {error.get('message', '')}" if error else str(vm["state"])
+    why = error.get("message", "") if error else vm.get("stopped_because")
+    return f"{vm['state']}: {why}" if why else str(vm["state"])
+
+
+def _render_ttl(ttl: dict[str, Any] | None, left_s: float | None) -> str:
+    """What is left of it while it counts."""
+    if ttl is None:
+        return ""
+    whole = render_duration(ttl["seconds"])
+    return whole if left_s is None else f"{whole}, {render_duration(max(0.0, left_s))} left"
 
 
 def _render_network(spec: dict[str, Any], posture: dict[str, Any]) -> str:
