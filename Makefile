@@ -17,7 +17,10 @@ help: ## list the targets
 
 .PHONY: run
 run: packages-run $(RUN_STAMP) guest-program ## boot a VM, show its kernel and system, remove it
-	@$(BIN)/banger vm run --rm -- sh -c 'uname -a; cat /etc/os-release'
+	@# A daemon that was not there before goes again, and the bridge with it; unless somebody has begun to use it.
+	leave() { case "$$($(BIN)/banger daemon status --json)" in *'"running": 0'*) $(BIN)/banger daemon stop >&2 ;; esac; }
+	$(BIN)/banger daemon status >/dev/null 2>&1 || trap leave EXIT
+	$(BIN)/banger vm run --rm -- sh -c 'uname -a; cat /etc/os-release'
 
 .PHONY: check
 check: $(DEV_STAMP) guest-program ## linters, types, layers, generated files, unit tests (two minutes)
@@ -26,18 +29,33 @@ check: $(DEV_STAMP) guest-program ## linters, types, layers, generated files, un
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --check
-	$(PYTEST) tests/unit tests/contracts -m "not vm and not host and not lab and not native" -n 2 -q
+	$(PYTEST) tests/unit tests/contracts -m "not vm and not host and not lab and not native and not load" -n 2 -q
 
 .PHONY: test
-test: packages-test packages-lab check test-native test-host test-vm lab ## everything: an hour on two cores
+test: SOAK_S = 600
+test: packages-test packages-lab check test-load test-native test-host test-vm soak lab ## everything: an hour on two cores
 
 .PHONY: test-unit
 test-unit: $(DEV_STAMP) guest-program ## pure rules, services on fakes: no privileges, no guests
-	@$(PYTEST) tests/unit tests/contracts -m "not vm and not host and not lab and not native" -n 2
+	@$(PYTEST) tests/unit tests/contracts -m "not vm and not host and not lab and not native and not load" -n 2
 
 .PHONY: test-host
 test-host: packages-test $(DEV_STAMP) guest-program ## the host tier: the root helper, bridges, nftables, guests on them; in namespaces of its own
 	@$(PYTEST) tests -m host
+
+.PHONY: test-load
+test-load: $(DEV_STAMP) guest-program ## minutes on fakes: malformed frames, many calls at once, crashes after each step
+	@$(PYTEST) tests/load/test_crash_matrix.py tests/load/test_state_machine.py -m load -p no:randomly -n 2
+	$(PYTEST) tests/load -m load -p no:randomly --ignore tests/load/test_crash_matrix.py --ignore tests/load/test_state_machine.py
+
+SOAK_S ?= 3600
+.PHONY: soak
+soak: packages-test $(DEV_STAMP) guest-program ## an hour of life cycles, on the fake and in QEMU: nothing grows (SOAK_S=600 for ten minutes)
+	@$(BIN)/python -m tests.support.load.soak $(SOAK_S)
+
+.PHONY: crash-table
+crash-table: $(DEV_STAMP) ## docs/reference/crash-matrix.md out of the last test-load, test-vm and lab
+	@$(BIN)/python tools/crash_table.py
 
 .PHONY: test-native
 test-native: packages-test $(DEV_STAMP) ## the real Firecracker with a guest of a few instructions, where /dev/kvm runs one

@@ -158,6 +158,7 @@ def render_exit_status() -> str:
         "",
         "`banger vm run -- CMD`, `vm exec` and `vm ssh` exit with the command's own status. Everything else exits with",
         "0, or with the status of the error's code. Several VMs in one command: the status of the first failure.",
+        "`doctor`, `system status` and `vm health` exit with 69 where what they tell of is not well.",
         "",
         "An error is one line on stderr, `hint:` with what helps, and the operation's id in parentheses, by which the",
         "daemon's log can be searched.",

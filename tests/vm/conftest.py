@@ -8,7 +8,7 @@ import pytest
 from tests.support.banger import Banger, make_material, open_home
 from tests.support.tiers import skip_or_fail
 
-from banger.daemon.wiring import GUEST_PROGRAM
+from banger.daemon.composition import GUEST_PROGRAM
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -400,6 +400,14 @@ async def test_the_clock_and_the_ports_can_be_read(agent: Agent) -> None:
     assert time.perf_counter() - begin >= 0.2
 
 
+async def test_usage_tells_of_the_cards_the_disks_and_the_connections(agent: Agent) -> None:
+    usage = await agent.usage(port=22)
+    assert usage.connections == 0
+    for system in usage.file_systems:
+        assert 0 < system.available_bytes <= system.free_bytes < system.size_bytes
+    assert (await agent.usage()).connections is None
+
+
 async def test_many_commands_run_at_the_same_time(agent: Agent) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(agent.run(["echo", str(number)])) for number in range(50)]

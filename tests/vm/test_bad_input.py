@@ -126,7 +126,7 @@ def test_a_full_disk_during_creation_undoes_everything(material, banger):
     try:
         config = other.home / "config" / "banger"
         config.mkdir(parents=True, mode=0o700)
-        refused(other, "vm", "create", "--memory", "256M", status=74, words="does not fit")
+        refused(other, "vm", "create", "--memory", "256M", status=74, words="do not fit")
         assert other.leftovers() == []
         (state / "filler").write_bytes(bytes(64 * 1024))
         other.run("daemon", "stop")

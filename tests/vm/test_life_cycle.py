@@ -71,7 +71,7 @@ def test_a_vmm_killed_from_outside_is_noticed(banger, box):
     assert state == "error"
     failed = banger.run("vm", "exec", box, "--", "true", check=False)
     assert failed.returncode == 69
-    assert b"hint: banger vm start box" in failed.stderr
+    assert b"hint: banger vm logs --source vmm box" in failed.stderr
     banger.run("vm", "start", box)
 
 

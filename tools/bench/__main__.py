@@ -13,7 +13,7 @@ from tools.bench.measure import Result, render_table, write_results
 
 from banger.base.paths import find_paths
 from banger.base.progress import Silent
-from banger.daemon.wiring import GUEST_PROGRAM
+from banger.daemon.composition import GUEST_PROGRAM
 from banger.model.image import DEFAULT_IMAGE
 from banger.model.kernel import DEFAULT_KERNEL
 from banger.services.images.service import ImageService

@@ -25,14 +25,20 @@ from banger.guest.agent import Agent
 from banger.guest.bootconfig import render_boot_archive
 from banger.guest.link import Link
 from banger.guest.sshkeys import make_key_pair
+from banger.images.shelf import Stored
 from banger.model.image import ImageManifest
 from banger.model.kernel import KernelManifest
 from banger.model.machine import Disk, Machine
-from banger.model.vm import VmRecord, VmSpec, VmState
+from banger.model.vm import NetworkMode, VmRecord, VmSpec, VmState
 from banger.services.hostnet.contract import Wish
 from banger.services.hostnet.user import lease_user
-from banger.services.vms.layout import Layout
-from banger.services.vms.plan import GuestKeys, compose_boot_config, compose_machine
+from banger.services.vms.capabilities.agent import AgentChannel
+from banger.services.vms.capabilities.dns import Dns
+from banger.services.vms.capabilities.ssh import Ssh
+from banger.services.vms.capabilities.work_disk import WorkDisk
+from banger.services.vms.holds import Start
+from banger.services.vms.layout import Layout, Layouts
+from banger.services.vms.plan import compose_boot_config, compose_machine
 from banger.storage.contract import Root, RootDriver
 from banger.storage.qcow2 import Qcow2Driver
 from banger.vmm.contract import Capability, Vmm
@@ -109,17 +115,28 @@ class BootBench:
         self._driver.create(root)
         if self._image.work_seed is not None:
             clone_sparse(self._image_directory / self._image.work_seed, layout.work_disk)
-        async with self._driver.attach(root) as disk:
+        disk = await self._driver.attach(root)
+        try:
             yield _Boot(await self._compose(vm, layout, disk), layout)
+        finally:
+            await self._driver.release(vm.id)
         layout.remove()
 
     async def _compose(self, vm: VmRecord, layout: Layout, root: Disk) -> Machine:
         """Where the VMM does not speak for its guest, the guest has no network."""
         key = make_key_pair("bench")
-        lease = lease_user(Wish(vm_id=vm.id, name=vm.name, nat=False, publish=()))
-        machine = compose_machine(vm, layout, root, self._kernel, self._kernel_directory, lease.network)
-        keys = GuestKeys(key.private, key.public, key.public)
-        guest = compose_boot_config(vm, self._vmm.view_guest(machine), lease, keys)
+        capabilities = (
+            AgentChannel(),
+            WorkDisk(Layouts(layout.state, layout.runtime)),
+            Dns(),
+            Ssh(lambda: key),
+        )
+        capabilities[-1].prepare(vm, layout, self._image)
+        start = Start(vm, self._vmm, Stored(self._kernel, self._kernel_directory), NetworkMode.USER)
+        start.root = root
+        start.lease = lease_user(Wish(vm_id=vm.id, name=vm.name, nat=False, publish=()))
+        start.machine = machine = compose_machine(start, layout, capabilities)
+        guest = compose_boot_config(start, layout, capabilities)
         if Capability.USER_NETWORK not in await self._vmm.capabilities():
             machine = msgspec.structs.replace(machine, network=None)
             guest = msgspec.structs.replace(guest, address=None, gateway=None, dns=())

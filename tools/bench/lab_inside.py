@@ -23,7 +23,8 @@ from banger.api.vm import VmCreate
 from banger.base.paths import ROOT_SOCKET, Paths, find_paths
 from banger.base.progress import Silent
 from banger.base.tasks import Supervisor
-from banger.daemon.wiring import GUEST_PROGRAM, open_services
+from banger.daemon.composition import GUEST_PROGRAM
+from banger.daemon.wiring import open_services
 from banger.model.image import DEFAULT_IMAGE
 from banger.model.kernel import DEFAULT_KERNEL
 from banger.privileged.client import HelperClient
@@ -144,8 +145,8 @@ async def _measure_boot(how: str, rounds: int, directory: Path) -> Samples:
     root = HelperClient(Path(ROOT_SOCKET))
     vmm = FirecrackerVmm(jail=root if how == "jailed" else None)
     try:
-        async with Supervisor() as tasks:
-            snapshots = SnapshotDriver(root, None, tasks)
+        async with Supervisor():
+            snapshots = SnapshotDriver(root, None)
             driver: RootDriver = snapshots if how == "jailed" else CopyDriver()
             bench = BootBench(vmm, driver, material, directory)
             await bench.reference()  # warm: the kernel and the trial of the host

@@ -95,8 +95,7 @@ class Lab:
             if memory is not None:
                 with open_reader(memory) as descriptor:
                     self.get_monitor().restore(descriptor)
-            self.channel.greet(_BOOT_S if memory is None else _ANSWER_S)
-            self.channel.ask("clock", seconds=time.time())
+            self._greet(_BOOT_S if memory is None else _ANSWER_S)
         except BaseException:
             self._keep_serial()
             self.close()
@@ -142,6 +141,15 @@ class Lab:
         with open_writer(memory) as descriptor:
             self.get_monitor().save(descriptor)
 
+    def reset(self) -> None:
+        """As by the button: what the host had not yet written to its disks is lost, commands that run are never
+        answered. Returns when it has booted again as far as its agent."""
+        monitor = self.get_monitor()
+        monitor.execute("set-action", reboot="reset")
+        monitor.execute("system_reset")
+        self._greet(_BOOT_S)
+        monitor.execute("set-action", reboot="shutdown")  # a panic ends it, as before
+
     def close(self) -> None:
         """Nothing of it is left but what was saved."""
         if self._process is not None:
@@ -154,6 +162,10 @@ class Lab:
         shutil.rmtree(self.sockets, ignore_errors=True)
         shutil.rmtree(self.place, ignore_errors=True)
         os.close(self._owned)
+
+    def _greet(self, timeout_s: float) -> None:
+        self.channel.greet(timeout_s)
+        self.channel.ask("clock", seconds=time.time())
 
     def _create_disks(self, disks: Disks) -> None:
         create_layer(self.place / "root.qcow2", disks.root)

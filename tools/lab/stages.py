@@ -106,7 +106,7 @@ def _open_network(lab: Lab) -> None:
 
 def _mount_home(lab: Lab) -> None:
     """What is on the disk was laid out by whoever runs the tests; here it becomes its owners'."""
-    lab.run("mount", "/dev/vdb", "/home")
+    lab.run("sh", "-c", "echo '/dev/vdb /home ext4 defaults 0 0' >> /etc/fstab; mount /home")
     lab.run("chown", "--recursive", "root:root", PAYLOAD)
     for user in (recipe.OWNER, recipe.OTHER):
         lab.run("chown", "--recursive", f"{user}:{user}", f"/home/{user}")
