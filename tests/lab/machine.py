@@ -17,7 +17,9 @@ CGROUPS = "/sys/fs/cgroup/banger"
 BRIDGE = "br-banger"
 POOL = 4  # taps that wait for VMs
 OUTSIDE = "outside"  # a test's own namespace
-_CLEAN_S = 30
+_CLEAN_S = 60
+_READY_S = 120
+_SHARED = ("/images/", "/kernels/")  # what root disks stand on
 _LOGS = {
     "journal.log": ("journalctl", "--boot", "--no-pager", "--output=short-precise"),
     "units.log": (
@@ -81,6 +83,10 @@ class Machine:
                 raise AssertionError(f"still not as wanted after {timeout_s:.0f} s: {done}")
         return done
 
+    def list_vms(self) -> list[dict[str, Any]]:
+        """All of them, with all that is known."""
+        return [self.vm(vm["name"]) for vm in self.json("vm", "list", "--all")["vms"]]
+
     def wait_state(self, name: str, state: str, timeout_s: float = 60) -> Any:
         """The VM, as soon as it is in this state."""
         words = ("vm", "show", name, "--json")
@@ -118,11 +124,14 @@ class Machine:
         """What banger leaves on a host, by kind: inside/traces.py says which. Kinds without any are left out."""
         return json.loads(self.lab.run("python3", "-I", "-S", "-", stdin=TRACES).out)
 
-    def leftovers(self) -> dict[str, list[str]]:
-        """Traces, without what belongs to an installation that has no VMs: its two processes, its bridge, its tables,
-        its files, the empty places of jails and cgroups, the taps of the pool, which is filled off everybody's path."""
+    def leftovers(self, *vms: dict[str, Any]) -> dict[str, list[str]]:
+        """Traces, without what belongs to an installation: its two processes, its bridge, its tables, its files, the
+        empty places of jails and cgroups, the taps of the pool, which is filled off everybody's path. And without what
+        belongs to these `vms`, as `vm` gives them: to each its directory, to one that runs what a VMM has."""
+        running = [vm for vm in vms if vm["runtime"]]
+        taps = {vm["runtime"]["tap"] for vm in running}
         until = time.monotonic() + _CLEAN_S
-        while not _is_pool_full(traces := self.traces()):
+        while not _is_pool_full(traces := self.traces(), taps):
             assert time.monotonic() < until, traces
         pool = _find_taps(traces)
         daemons = [line for line in traces["processes"] if "banger-root" in line or "banger.daemon" in line]
@@ -136,8 +145,27 @@ class Machine:
             "jails": {JAILS},
             "namespaces": {OUTSIDE},
         }
+        for vm in vms:
+            theirs = _find_possessions(vm, traces)
+            own |= {kind: own.get(kind, set()) | lines for kind, lines in theirs.items()}
         rest = {kind: sorted(set(found) - own.get(kind, set())) for kind, found in traces.items()}
         return {kind: found for kind, found in rest.items() if found}
+
+    def wait_clean(self) -> list[dict[str, Any]]:
+        """Until the host has what the records say, and no more: who comes back looks around first. Returns all VMs."""
+        until = time.monotonic() + _CLEAN_S
+        while True:
+            vms = self.list_vms()
+            if not (found := self.leftovers(*vms)):
+                return vms
+            assert time.monotonic() < until, (found, vms)
+
+    def wait_ready(self) -> None:
+        """Until both units run, and the daemon answers."""
+        self.sh(
+            "until systemctl is-active --quiet banger banger-root; do sleep 0.2; done", timeout_s=_READY_S
+        )
+        self.wait_banger("vm", "list", holds=lambda done: done.status == 0, timeout_s=_READY_S)
 
     def keep_logs(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -148,10 +176,23 @@ class Machine:
             (directory / name).write_bytes(done.out + done.err)
 
 
-def _is_pool_full(traces: dict[str, list[str]]) -> bool:
+def _is_pool_full(traces: dict[str, list[str]], lent: set[str]) -> bool:
     """There is none without a bridge, which a helper takes down that finds nobody who needs it."""
     wanted = POOL if BRIDGE in traces.get("links", ()) else 0
-    return len(_find_taps(traces)) == wanted
+    return len(set(_find_taps(traces)) - lent) == wanted
+
+
+def _find_possessions(vm: dict[str, Any], traces: dict[str, list[str]]) -> dict[str, set[str]]:
+    """By kind. A VM that does not run has its directories, and nothing else."""
+    runtime = vm["runtime"]
+    names = (vm["id"], f'"{runtime["address"]}"', runtime["tap"]) if runtime else (vm["id"],)
+    kinds = traces if runtime else ("vms", "sockets")
+    theirs = {
+        kind: {line for line in traces.get(kind, ()) if any(name in line for name in names)} for kind in kinds
+    }
+    if runtime:
+        theirs["loops"] |= {line for line in traces.get("loops", ()) if any(part in line for part in _SHARED)}
+    return theirs
 
 
 def _find_taps(traces: dict[str, list[str]]) -> list[str]:

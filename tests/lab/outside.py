@@ -14,6 +14,13 @@ from tests.lab.machine import OUTSIDE, Machine
 HOST, GATEWAY, INTERNET, PORT = "192.0.2.1", "192.0.2.2", "203.0.113.7", 8000
 NAME = "example.net"
 SERVERS = Path(__file__).parents[1] / "host" / "servers.py"
+REACH = f"""
+import socket
+with socket.create_connection(("{INTERNET}", {PORT}), 5) as connection:
+    connection.settimeout(5)
+    connection.sendall(b"hello\\n")
+    print(connection.recv(100).decode(), end="")
+"""  # for a guest's Python; says whom outside sees
 _MAKE = f"""
 ip netns add {OUTSIDE}
 ip link add wan type veth peer name wan netns {OUTSIDE}

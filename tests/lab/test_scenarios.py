@@ -8,20 +8,13 @@ from typing import Any
 
 import pytest
 from tests.lab.machine import CGROUPS, JAILS, Machine
-from tests.lab.outside import HOST, INTERNET, NAME, PORT, open_outside
+from tests.lab.outside import HOST, INTERNET, NAME, REACH, open_outside
 from tools.lab.channel import ChannelError
 
 EXPECTED = {  # backend, storage driver
     "firecracker": ("firecracker", "dm-snapshot"),
     "qemu": ("qemu", "qcow2"),
 }
-REACH = f"""
-import socket
-with socket.create_connection(("{INTERNET}", {PORT}), 5) as connection:
-    connection.settimeout(5)
-    connection.sendall(b"hello\\n")
-    print(connection.recv(100).decode(), end="")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +132,10 @@ def test_of_three_vms_one_is_killed_from_outside_told_cleaned_and_started_again(
 def test_a_guest_that_powers_off_or_reboots_by_itself_is_stopped(
     host: Machine, web: str, name: str, verb: str
 ):
-    """The default image has systemd, and none of the names of old."""
+    """The default image has systemd, and none of the names of old. The agent answers before systemd is there to be
+    asked; sshd does not."""
     vm = host.vm(name)
+    host.banger("vm", "ssh", name, "--", "true")
     host.banger("vm", "exec", name, "--", "systemctl", verb, check=False)
     stopped = host.wait_state(name, "stopped")
     assert stopped["error"] is None
