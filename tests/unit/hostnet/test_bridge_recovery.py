@@ -131,9 +131,36 @@ async def test_tables_that_somebody_flushes_come_back_without_a_start(bridge, ro
 async def test_a_link_that_comes_up_later_is_denied_as_well(bridge, root):
     async with bridge.lease(make_wish()):
         root.routes.append(Route(destination="198.51.100.0/24", device="eth1", gateway=""))
+        names = bridge.names
+        root.forget()
         await bridge._look_after()
         assert "198.51.100.0/24" in root.policy.denied
         assert len(root.guests) == 1
+        assert root.begun == ["ensure_bridge", "list_routes", "apply_guests"]
+        assert bridge.names is names  # nobody has to wait for an answer
+
+
+async def test_a_new_link_that_could_not_be_denied_is_denied_the_next_time(bridge, root):
+    async with bridge.lease(make_wish()):
+        root.routes.append(Route(destination="198.51.100.0/24", device="eth1", gateway=""))
+        root.fail_next("apply_guests", REFUSED)
+        await bridge._look_after()
+        assert "198.51.100.0/24" not in root.policy.denied
+        await bridge._look_after()
+        assert "198.51.100.0/24" in root.policy.denied
+
+
+async def test_a_guest_that_comes_while_names_are_opened_anew_has_one(bridge, root):
+    async with bridge.lease(make_wish(1)), AsyncExitStack() as places:
+        lose_tables(root)
+        root.after["open_dns"] = gate = asyncio.Event()
+        async with beside(bridge._look_after()):
+            await settle()
+            assert bridge.names is None
+            await places.enter_async_context(bridge.lease(make_wish(2)))
+            gate.set()
+            await settle()
+        assert bridge.names.addresses == {"vm1": "10.209.0.2", "vm2": "10.209.0.3"}
 
 
 async def test_names_that_could_not_be_served_are_tried_again(root, tasks):

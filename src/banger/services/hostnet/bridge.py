@@ -36,8 +36,8 @@ from banger.privileged.contract.network import (
     UnpublishPorts,
 )
 from banger.privileged.contract.processes import Hello
-from banger.privileged.contract.values import Guest, Policy, PublishedPort
-from banger.services.hostnet.contract import Lease, Wish
+from banger.privileged.contract.values import Guest, Policy
+from banger.services.hostnet.contract import Lease, Wish, published
 from banger.services.hostnet.lease import BridgeLease
 from banger.services.hostnet.names import NameServer
 from banger.services.hostnet.pool import TapPool
@@ -136,7 +136,7 @@ class BridgeNetwork:
             await self._pool.sweep({admitted.guest.tap for admitted in self._guests.values()})
         self._times_made += 1
         self._pool.fill()
-        await self._zone.serve(admitted.named for admitted in tuple(self._guests.values()))
+        await self._zone.serve(lambda: [admitted.named for admitted in self._guests.values()])
 
     async def _apply(self, routes: Iterable[Route]) -> None:
         self._denied = list_denied(self.plan, routes)
@@ -168,8 +168,18 @@ class BridgeNetwork:
         if fresh:
             _log.warning("somebody has taken the bridge or its tables away: they are made anew")
         routes = (await self._privileged.call(ListRoutes())).result.routes
-        if fresh or self._in_doubt or list_denied(self.plan, routes) != self._denied or self.names is None:
+        if fresh or self._in_doubt or self.names is None:
             await self._make_anew(times_made)
+        elif list_denied(self.plan, routes) != self._denied:
+            await self._deny(routes, times_made)
+
+    async def _deny(self, routes: Iterable[Route], times_made: int) -> None:
+        """The host's new links. Taps and names stay: who asks for one meanwhile gets an answer."""
+        check_overlap(self.plan, routes)
+        async with self._making:
+            if self._times_made == times_made:
+                with self._doubted("the host's new links are not denied yet"):
+                    await self._apply(routes)
 
     async def repair(self) -> list[str]:
         """As the watch does, now; and taps that nobody has go. Says what went."""
@@ -282,7 +292,7 @@ class BridgeNetwork:
             UnpublishPorts(
                 bridge=self.plan.name,
                 guest_address=admitted.guest.address,
-                ports=tuple(_published(port) for port in ports),
+                ports=tuple(published(port) for port in ports),
             )
         )
         _let_go(admitted, ports)
@@ -338,7 +348,7 @@ class BridgeNetwork:
         request = PublishPorts(
             bridge=self.plan.name,
             guest_address=guest.address,
-            ports=tuple(_published(port) for port in ports),
+            ports=tuple(published(port) for port in ports),
         )
         await self._privileged.call(request, [held.fileno() for held in ports.values()])
 
@@ -384,12 +394,3 @@ def _let_go(admitted: Admitted, ports: Iterable[PortForward]) -> None:
     for port in ports:
         if (held := admitted.ports.pop(port, None)) is not None:
             held.close()
-
-
-def _published(forward: PortForward) -> PublishedPort:
-    return PublishedPort(
-        protocol=forward.protocol,
-        host_address=forward.host_address,
-        host_port=forward.host_port,
-        guest_port=forward.guest_port,
-    )

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from banger.model.machine import Network, PortForward, TapNetwork
 from banger.model.vm import NetworkMode
+from banger.privileged.contract.values import PublishedPort
 
 
 class Wish(NamedTuple):
@@ -45,3 +46,13 @@ class Standing(NamedTuple):
     mode: NetworkMode
     reason: str
     hint: str = ""
+
+
+def published(forward: PortForward) -> PublishedPort:
+    """As root is told of it."""
+    return PublishedPort(
+        protocol=forward.protocol,
+        host_address=forward.host_address,
+        host_port=forward.host_port,
+        guest_port=forward.guest_port,
+    )

@@ -4,7 +4,7 @@ Owns the server. Its sockets are the bridge's address's, so a bridge that is mad
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from banger.base.problem import Code, Problem
@@ -34,23 +34,24 @@ class Zone:
         self._privileged = privileged
         self._plan = plan
 
-    async def serve(self, guests: Iterable[Named]) -> None:
-        """Anew. Never raises: guests without names are better than no guests."""
+    async def serve(self, list_guests: Callable[[], Iterable[Named]]) -> None:
+        """Anew; those who come meanwhile are not missed, as guests are listed when the server is there. Never raises:
+        guests without names are better than no guests."""
         self.reason = ""
         try:
-            await self._serve(guests)
+            await self._serve(list_guests)
         except (Problem, OSError) as problem:
             self.reason = str(problem)
             _log.warning("names are not served", extra={"why": str(problem)})
 
-    async def _serve(self, guests: Iterable[Named]) -> None:
+    async def _serve(self, list_guests: Callable[[], Iterable[Named]]) -> None:
         if self.server is not None:
             server, self.server = self.server, None
             await server.close()
         reply = await self._privileged.call(OpenDns(bridge=self._plan.name))
         udp, tcp = reply.descriptors
         self.server = NameServer(udp, tcp, zone=ZONE, server=self._plan.interface)
-        for guest in guests:
+        for guest in list_guests():
             self.register(guest)
         try:
             await self._privileged.call(RouteNames(bridge=self._plan.name, zone=ZONE))
