@@ -21,7 +21,6 @@ def _heed_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-
 def echo(call):
     """`cat` in the guest: what comes in goes out."""
     call.stream()

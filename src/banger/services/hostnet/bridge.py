@@ -171,15 +171,10 @@ class BridgeNetwork:
         if fresh or self._in_doubt or self.names is None:
             await self._make_anew(times_made)
         elif list_denied(self.plan, routes) != self._denied:
-            await self._deny(routes, times_made)
-
-    async def _deny(self, routes: Iterable[Route], times_made: int) -> None:
-        """The host's new links. Taps and names stay: who asks for one meanwhile gets an answer."""
-        check_overlap(self.plan, routes)
-        async with self._making:
-            if self._times_made == times_made:
+            check_overlap(self.plan, routes)
+            async with self._making:
                 with self._doubted("the host's new links are not denied yet"):
-                    await self._apply(routes)
+                    await self._apply(routes)  # taps and names stay: who asks for one meanwhile is answered
 
     async def repair(self) -> list[str]:
         """As the watch does, now; and taps that nobody has go. Says what went."""
