@@ -36,7 +36,7 @@ BOUNDS = {"rss_mib": 5.0, "descriptors": 0, "threads": 0, "rows": 0, "objects": 
 
 class Sample(NamedTuple):
     """What a daemon has in a rest. `objects` are processes, taps and everything else of its host's; `files` those below
-    its state directory."""
+    its state directory; old logs, which are bounded, are none."""
 
     at_s: float
     cycles: int
@@ -100,11 +100,15 @@ class Side:
                     threads=int(fields["Threads"]),
                     rows=len(left),
                     objects=self._count_objects(),
-                    files=sum(1 for _ in self.state.rglob("*")),
+                    files=len(self._list_files()),
                     operations=len(client.call(OperationList(all=True, limit=1000)).operations),
                     database_kib=(self.state / "banger.db").stat().st_size // 1024,
                 )
             )
+
+    def _list_files(self) -> list[Path]:
+        """A log that is full is renewed, and the old ones are kept beside it."""
+        return [path for path in self.state.rglob("*") if not path.name.startswith("daemon.log.")]
 
 
 def live_once(client: Client, name: str, port: int) -> None:
