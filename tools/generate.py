@@ -133,7 +133,7 @@ def render_statuses() -> str:
             "",
             *(
                 f"{name} = {getattr(frames, name)}"
-                for name in ("STDIN", "STDOUT", "STDERR", "CONTROL", "END")
+                for name in ("STDIN", "STDOUT", "STDERR", "CONTROL", "END", "EVENT")
             ),
             "",
             "EXIT_STATUS = {",

@@ -3,5 +3,5 @@
 `tools/generate.py` copies these into `client.statuses`, for the client's common path knows no API.
 """
 
-STDIN, STDOUT, STDERR, CONTROL, END = range(5)
+STDIN, STDOUT, STDERR, CONTROL, END, EVENT = range(6)
 MAX_PAYLOAD_BYTES = 65536

@@ -96,9 +96,9 @@ class Connection:
         line = self._receive_line(None)
         if "error" in line:
             raise _explained(RemoteProblem.from_reply(line))
-        stream = line.get("stream")
-        pid = stream.get("pid", 0) if isinstance(stream, dict) else 0
-        return CommandConnection(self._socket, self._received, pid=pid, op=line.get("op"))
+        about = line.get("stream")
+        about = about if isinstance(about, dict) else {}
+        return CommandConnection(self._socket, self._received, about=about, op=line.get("op"))
 
     def _send(self, line: bytes) -> None:
         try:
@@ -141,13 +141,15 @@ class CommandConnection:
     Nothing is buffered beyond one frame in each direction, so back-pressure reaches both ends.
     """
 
-    def __init__(self, connected: socket, received: bytes | bytearray, *, pid: int, op: str | None) -> None:
+    def __init__(
+        self, connected: socket, received: bytes | bytearray, *, about: dict[str, Any], op: str | None
+    ) -> None:
         connected.setblocking(False)
         self._socket = connected
         self._buffer = wire.FrameBuffer(received)
         self._unsent: list[memoryview] = []
         self._has_received = bool(received)
-        self.pid = pid
+        self.about = about  # what the daemon has said of it, such as the command's pid
         self.op = op
 
     def fileno(self) -> int:

@@ -9,6 +9,7 @@ STDOUT = 1
 STDERR = 2
 CONTROL = 3
 END = 4
+EVENT = 5
 
 EXIT_STATUS = {
     "bad_version": 70,

@@ -138,6 +138,7 @@ class Daemon:
 
         return Surroundings(
             vms=self._store.vms,
+            workspaces=self._store.workspaces,
             images=self._material.images,
             kernels=self._material.kernels,
             backends=adapters.backends,

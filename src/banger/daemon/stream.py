@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from banger.api.frames import CONTROL, END, MAX_PAYLOAD_BYTES, STDERR, STDIN, STDOUT
+from banger.api.frames import CONTROL, END, EVENT, MAX_PAYLOAD_BYTES, STDERR, STDIN, STDOUT
 from banger.base.problem import bad_request
 from banger.daemon import framing
 from banger.services.contract import Input, Resize, SendSignal, Stdin
@@ -56,10 +56,10 @@ class CallerStream:
         self.accepted = False
         self.finished = False
 
-    async def accept(self, pid: int) -> None:
+    async def accept(self, **about: object) -> None:
         assert not self.accepted, "a stream is accepted once"
         self.accepted = True
-        self._link.write(msgspec.json.encode({"op": self._op_id, "stream": {"pid": pid}}) + b"\n")
+        self._link.write(msgspec.json.encode({"op": self._op_id, "stream": about}) + b"\n")
         self._link.begin_frames(self)
 
     async def inputs(self) -> AsyncIterator[Input]:
@@ -88,6 +88,14 @@ class CallerStream:
             if self._unyielded >= _YIELD_BYTES:  # a peer as quick as we are must not keep the loop to itself
                 self._unyielded = 0
                 await asyncio.sleep(0)
+
+    async def tell(self, event: dict[str, object]) -> None:
+        assert self.accepted
+        if self._failed:
+            return
+        assert not self.finished, "an event after the last frame"
+        self._link.write(framing.render_frame(EVENT, msgspec.json.encode(event)))
+        await self._link.drain()
 
     async def finish(self, *, status: int | None = None, signal: int | None = None) -> None:
         assert (status is None) != (signal is None), "a command ends with a status or by a signal"

@@ -41,8 +41,11 @@ Input = Stdin | SendSignal | Resize
 class CommandStream(Protocol):
     """The caller's end of a command that runs in a guest. A caller that leaves cancels the handler."""
 
-    async def accept(self, pid: int) -> None:
-        """The command has started; data may flow."""
+    async def accept(self, **about: object) -> None:
+        """The work has begun; data may flow. `about` is what the caller is told of it first, such as a command's pid."""
+
+    async def tell(self, event: dict[str, object]) -> None:
+        """Something that happened between the bytes, in its place among them."""
 
     def inputs(self) -> AsyncIterator[Input]:
         """What the caller sends, read from its socket only as fast as it is taken here."""

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from banger.model.operation import Operation, Selection
+from banger.model.session import SessionRow
 from banger.model.vm import VmRecord
+from banger.model.workspace import Workspace
 
 
 class VmRepository(Protocol):
@@ -42,11 +44,46 @@ class OperationRepository(Protocol):
         unknown is dropped by its age only, one that runs never."""
 
 
+class SessionRepository(Protocol):
+    """Rows of a VM that is deleted go with it."""
+
+    def save(self, session: SessionRow) -> None:
+        """Inserts or replaces. Raises `already_exists` when the VM has another session of that name."""
+
+    def find(self, session_id: str) -> SessionRow | None: ...
+
+    def list(self, vm_id: str | None = None) -> Sequence[SessionRow]:
+        """Of one VM or of all, the oldest first."""
+
+    def delete(self, session_id: str) -> None:
+        """Idempotent."""
+
+
+class WorkspaceRepository(Protocol):
+    """At most one for each VM. The row of a VM that is deleted goes with it."""
+
+    def save(self, workspace: Workspace) -> None:
+        """Inserts or replaces."""
+
+    def find(self, vm_id: str) -> Workspace | None: ...
+
+    def list(self) -> Sequence[Workspace]: ...
+
+    def delete(self, vm_id: str) -> None:
+        """Idempotent."""
+
+
 class Store(Protocol):
     @property
     def vms(self) -> VmRepository: ...
 
     @property
     def operations(self) -> OperationRepository: ...
+
+    @property
+    def sessions(self) -> SessionRepository: ...
+
+    @property
+    def workspaces(self) -> WorkspaceRepository: ...
 
     def close(self) -> None: ...

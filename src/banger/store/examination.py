@@ -17,7 +17,7 @@ import msgspec
 from banger.base.problem import unavailable
 from banger.model.vm import VmRecord
 from banger.store.migration import find_missing, read_migrations
-from banger.store.sqlite import translate_errors
+from banger.store.table import translate_errors
 
 _BUSY_TIMEOUT_S = 1.0
 

@@ -34,7 +34,7 @@ class HarmlessServices(FakeServices):
 
     async def exec(self, request, stream):
         """Says back what it reads."""
-        await stream.accept(42)
+        await stream.accept(pid=42)
         async for item in stream.inputs():
             if isinstance(item, Stdin) and not item.data:
                 break

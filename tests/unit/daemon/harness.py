@@ -128,7 +128,7 @@ class FakeServices:
                 raise RuntimeError("oops")
             case "wait-before":
                 await self.wait_for_ever()
-        await stream.accept(42)
+        await stream.accept(pid=42)
         match request.argv[0]:
             case "cat":
                 async for item in stream.inputs():

@@ -183,7 +183,7 @@ class QuickLink:
 
 async def test_output_to_a_quick_reader_leaves_the_loop_to_others():
     stream = CallerStream(QuickLink(), "op")
-    await stream.accept(1)
+    await stream.accept(pid=1)
     turns = 0
 
     async def write():
@@ -200,7 +200,7 @@ async def test_output_to_a_quick_reader_leaves_the_loop_to_others():
 async def test_after_a_failure_the_handlers_last_words_are_dropped():
     link = QuickLink()
     stream = CallerStream(link, "op")
-    await stream.accept(1)
+    await stream.accept(pid=1)
     stream.fail({"code": "bad_request"})
     sent = len(link.sent)
     await stream.write(1, b"late")
@@ -211,6 +211,19 @@ async def test_after_a_failure_the_handlers_last_words_are_dropped():
 async def test_an_error_too_large_for_a_frame_loses_its_detail():
     link = QuickLink()
     stream = CallerStream(link, "op")
-    await stream.accept(1)
+    await stream.accept(pid=1)
     stream.fail({"code": "operation_failed", "message": "m", "detail": "x" * 100_000})
     assert json.loads(link.sent[-1][5:]) == {"error": {"code": "operation_failed", "message": "m"}}
+
+
+async def test_events_stand_in_their_place_among_the_bytes():
+    link = QuickLink()
+    stream = CallerStream(link, "op")
+    await stream.accept(pid=1, session="s-1")
+    assert json.loads(link.sent[0]) == {"op": "op", "stream": {"pid": 1, "session": "s-1"}}
+    await stream.write(1, b"before")
+    await stream.tell({"gap": {"from": 6, "to": 9}})
+    await stream.write(2, b"after")
+    await stream.finish(status=0)
+    assert [frame[0] for frame in link.sent[1:]] == [1, 5, 2, 4]
+    assert json.loads(link.sent[2][5:]) == {"gap": {"from": 6, "to": 9}}

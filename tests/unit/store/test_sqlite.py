@@ -11,7 +11,9 @@ import pytest
 
 from banger.base.problem import Code, Outcome, Problem
 from banger.model.operation import Operation, OperationState, Selection
+from banger.model.session import SessionRow, SessionState
 from banger.model.vm import Stage, VmRecord, VmRuntime, VmSpec, VmState
+from banger.model.workspace import Workspace
 from banger.store.migration import Migration, read_migrations
 from banger.store.sqlite import open_store
 
@@ -336,3 +338,47 @@ def test_what_was_committed_survives_a_kill(path):
     store = open_store(path)
     assert len(store.operations.list(100)) == 50
     store.close()
+
+
+def make_session(session_id, vm_id, name, **changes):
+    values = {"state": SessionState.STARTING, "created_at": AT, "argv": ("make",), **changes}
+    return SessionRow(id=session_id, vm_id=vm_id, name=name, **values)
+
+
+def test_sessions_and_workspaces_come_back_and_go_with_their_vm(store, path):
+    web, db = make_vm("web", "a" * 12), make_vm("db", "b" * 12)
+    for vm in (web, db):
+        store.vms.insert(vm)
+    sessions = [make_session("s-1", web.id, "build"), make_session("s-2", db.id, "build"),
+                make_session("s-3", web.id, "serve", tags={"k": "v"}, pty=True)]  # fmt: skip
+    for session in sessions:
+        store.sessions.save(session)
+    workspace = Workspace(
+        vm_id=web.id, host_root="/src", guest_path="/root/src", launcher=("mise", "x", "--")
+    )
+    store.workspaces.save(workspace)
+    store.workspaces.save(msgspec.structs.replace(workspace, branch="main"))
+    store.sessions.save(msgspec.structs.replace(sessions[0], state=SessionState.LOST))
+    assert store.sessions.find("s-1").state is SessionState.LOST
+    assert [session.id for session in store.sessions.list()] == ["s-1", "s-2", "s-3"]
+    assert [session.id for session in store.sessions.list(web.id)] == ["s-1", "s-3"]
+    assert store.workspaces.find(web.id).branch == "main"
+    assert [each.vm_id for each in store.workspaces.list()] == [web.id]
+    store.vms.delete(web.id)
+    assert [session.id for session in store.sessions.list()] == ["s-2"]
+    assert store.workspaces.find(web.id) is None
+    store.sessions.delete("s-2")
+    store.workspaces.delete(web.id)
+    assert not store.sessions.list()
+
+
+def test_a_session_says_why_it_cannot_be_written(store):
+    store.vms.insert(make_vm("web", "a" * 12))
+    store.sessions.save(make_session("s-1", "a" * 12, "build"))
+    with pytest.raises(Problem, match="a session named build exists already") as taken:
+        store.sessions.save(make_session("s-2", "a" * 12, "build"))
+    assert taken.value.code is Code.ALREADY_EXISTS
+    with pytest.raises(Problem, match="is gone") as gone:
+        store.sessions.save(make_session("s-3", "c" * 12, "build"))
+    assert gone.value.code is Code.NOT_FOUND
+    assert [session.id for session in store.sessions.list()] == ["s-1"]

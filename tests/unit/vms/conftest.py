@@ -203,6 +203,7 @@ def world(root: Path, privileged: FakePrivileged | None, drivers: list[RootDrive
     storage = Storage("auto", drivers)
     around = Surroundings(
         vms=store.vms,
+        workspaces=store.workspaces,
         images=images,  # type: ignore[arg-type]
         kernels=kernels,  # type: ignore[arg-type]
         backends=FakeBackends(vmm, drivers[0]),

@@ -21,7 +21,7 @@ class Caller:
         self.output = {1: b"", 2: b""}
         self.end = None
 
-    async def accept(self, pid: int) -> None:
+    async def accept(self, *, pid: int) -> None:
         self.started.set()
 
     async def inputs(self):

@@ -236,7 +236,7 @@ class Caller:
     def __init__(self):
         self.output = b""
 
-    async def accept(self, pid): ...
+    async def accept(self, **about): ...
 
     async def inputs(self):
         return

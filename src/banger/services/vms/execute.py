@@ -31,7 +31,7 @@ def plan_command(request: VmExec) -> ExecRequest:
 async def run_command(agent: Agent, request: ExecRequest, stream: CommandStream) -> ExitStatus:
     """Runs to the end of the command. Cancelled (the caller left): the guest kills the command's group."""
     async with agent.exec(request) as command:
-        await stream.accept(command.pid)
+        await stream.accept(pid=command.pid)
         async with beside(_pump_inputs(command, stream)):
             async for number, data in command:
                 await stream.write(number, data)

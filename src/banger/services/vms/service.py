@@ -37,6 +37,7 @@ from banger.base.problem import conflict
 from banger.base.progress import Progress, name_object, stage
 from banger.base.tasks import Supervisor
 from banger.guest.agent import Agent
+from banger.guest.command import ExecRequest
 from banger.model.admission import DiskClaim
 from banger.model.moment import settle_ttl
 from banger.model.names import validate_name
@@ -98,6 +99,12 @@ class VmService:
     def touch(self, vm_id: str) -> None:
         """It has been used, now."""
         self._rows.note_use(vm_id)
+
+    def arrange(self, vm: VmRecord, request: ExecRequest) -> ExecRequest:
+        """What somebody wants to run in it, as it is run there: in its workspace, unless the request says where."""
+        for capability in self._life.capabilities:
+            request = capability.command(vm, request)
+        return request
 
     def is_changing(self, vm_id: str) -> bool:
         """Whether somebody is at work on it right now."""
@@ -297,7 +304,7 @@ class VmService:
             self._departure.note_command(vm.id)
         self._streams[vm.id] = self._streams.get(vm.id, 0) + 1
         try:
-            end = await run_command(agent, plan, stream)
+            end = await run_command(agent, self.arrange(vm, plan), stream)
         finally:
             self._end_stream(vm.id)
             if request.delete_after:

@@ -18,7 +18,7 @@ from banger.services.kernels.service import KernelService
 from banger.services.vms.layout import Layouts
 from banger.storage.choose import Storage
 from banger.storage.contract import RootDriver
-from banger.store.contract import VmRepository
+from banger.store.contract import VmRepository, WorkspaceRepository
 from banger.vmm.contract import Vmm
 
 
@@ -43,6 +43,7 @@ class Surroundings(NamedTuple):
     """`privileged` is the way to root, if any."""
 
     vms: VmRepository
+    workspaces: WorkspaceRepository
     images: ImageService
     kernels: KernelService
     backends: Backends

@@ -11,6 +11,7 @@ from banger.api.system import Finding
 from banger.base.progress import Progress
 from banger.guest.agent import Agent
 from banger.guest.bootconfig import BootConfig
+from banger.guest.command import ExecRequest
 from banger.model.config import Config
 from banger.model.image import ImageManifest
 from banger.model.machine import Machine
@@ -71,6 +72,10 @@ class Capability:
     async def started(self, started: Started) -> None:
         """The agent has answered. Without the VM's lock: it may be stopped meanwhile. Raises what the caller is told; a
         VM that was only started runs on then, one that was to be created goes."""
+
+    def command(self, vm: VmRecord, request: ExecRequest) -> ExecRequest:
+        """What somebody wants to run in the guest, with this capability's part."""
+        return request
 
     async def cleanup(self, vm: VmRecord) -> None:
         """The VM is being removed and does not run. Idempotent: it may come again after a crash."""

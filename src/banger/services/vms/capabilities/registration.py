@@ -12,6 +12,7 @@ from banger.services.vms.capabilities.nat import Nat
 from banger.services.vms.capabilities.opencode import OpenCode
 from banger.services.vms.capabilities.ssh import Ssh
 from banger.services.vms.capabilities.work_disk import WorkDisk
+from banger.services.vms.capabilities.workplace import Workplace
 from banger.services.vms.surroundings import Surroundings
 
 _REGISTERED: Mapping[type[Capability], Callable[[Surroundings], Capability]] = {
@@ -23,6 +24,7 @@ _REGISTERED: Mapping[type[Capability], Callable[[Surroundings], Capability]] = {
     GitIdentity: lambda around: GitIdentity(around.config),
     FileSync: lambda around: FileSync(around.config),
     OpenCode: lambda around: OpenCode(around.config),
+    Workplace: lambda around: Workplace(around.workspaces),
 }
 
 
