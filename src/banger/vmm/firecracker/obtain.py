@@ -16,12 +16,12 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from banger.base.fetch import fetch_https
 from banger.base.files import atomic_file
 from banger.base.problem import Code, Problem, unavailable
 from banger.base.process import Argv, find_tool, run
 from banger.base.progress import Progress, stage
 from banger.vmm.firecracker.archives import read_programs, read_release, read_wheel
-from banger.vmm.firecracker.fetch import fetch_https
 from banger.vmm.firecracker.programs import VERSION, managed_program
 
 # Of Firecracker's own static build for x86-64.
