@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "mux.h"
+#include "sessions.h"
 #include "uevents.h"
 
 enum { SLOT_TRANSPORT, SLOT_SIGNALS, SLOT_GO, SLOT_CHANNELS };
@@ -35,7 +36,7 @@ struct agent {
 
 // Static: 400 KiB of buffers, of which only the used pages exist, and forked children share them.
 static struct agent agent;
-static struct pollfd slots[SLOT_CHANNELS + MUX_TABLE * CHANNEL_POLL_SLOTS];
+static struct pollfd slots[SLOT_CHANNELS + MUX_TABLE * CHANNEL_POLL_SLOTS + SESSIONS_POLL_SLOTS];
 
 static void open_method(void *context, struct channel *channel, uint16_t method, struct fields request) {
     method_open(context, channel, method, request);
@@ -116,6 +117,7 @@ static void take_signals(void) {
     while (read(agent.signal_fd, &info, sizeof info) == sizeof info) {
     }
     mux_notice_exits(&agent.mux, uptime_us());
+    sessions_notice_exits();
 }
 
 // PID 1 says which init there will be, and with that that commands may run.
@@ -127,7 +129,7 @@ static void take_go(void) {
     agent.go_fd = -1;
 }
 
-// Going down: END leaves, disks are synced, init is asked, and after the grace it is done without init.
+// Going down: END leaves, sessions end, disks are synced, init is asked, and after the grace it is done without init.
 
 static void go_down_step(uint64_t now_us) {
     switch (agent.going_down) {
@@ -137,9 +139,10 @@ static void go_down_step(uint64_t now_us) {
         agent.force_at_us = now_us + agent.state.power_grace_us;
         agent.going_next_us = now_us + FLUSH_LIMIT_US;
         agent.going_down = FLUSH_END;
+        sessions_stop_all(agent.going_next_us);
         return;
     case FLUSH_END:
-        if (outqueue_used(&agent.mux.queue) && now_us < agent.going_next_us)
+        if ((outqueue_used(&agent.mux.queue) || sessions_run()) && now_us < agent.going_next_us)
             return;
         // In a child: a disk that hangs must not keep the machine up.
         agent.sync_pid = fork();
@@ -196,6 +199,10 @@ static int poll_timeout_ms(void) {
     // A timer that cannot act before the queue has room must not turn the loop into a spin.
     if (mux_is_stuffed(&agent.mux) && next < now + STUFFED_WAIT_US)
         next = now + STUFFED_WAIT_US;
+    if (mux_has_output(&agent.mux))
+        next = now;
+    uint64_t sessions = sessions_next_timer();
+    next = sessions < next ? sessions : next;
     uint64_t down = going_down_timer();
     next = down < next ? down : next;
     if (agent.hangup_at_us && agent.hangup_at_us < next)
@@ -211,6 +218,15 @@ static int poll_timeout_ms(void) {
     return next <= now ? 0 : next - now > 60000000 ? 60000 : (int)((next - now + 999) / 1000);
 }
 
+// A channel that ends may change a session (its writer is gone), which others that were settled before it watch.
+static void settle_channels(void) {
+    uint64_t changes;
+    do {
+        changes = session_changes;
+        mux_settle(&agent.mux);
+    } while (changes != session_changes);
+}
+
 static void loop_turn(void) {
     int count = agent.mux.count;
     slots[SLOT_TRANSPORT] = (struct pollfd){.fd = agent.transport->epoll_fd, .events = POLLIN};
@@ -218,7 +234,9 @@ static void loop_turn(void) {
     slots[SLOT_GO] = (struct pollfd){.fd = agent.go_fd, .events = POLLIN};
     for (int i = 0; i < count; i++)
         channel_want(agent.mux.channels[i], &agent.mux.queue, &slots[SLOT_CHANNELS + i * CHANNEL_POLL_SLOTS]);
-    if (poll(slots, (nfds_t)(SLOT_CHANNELS + count * CHANNEL_POLL_SLOTS), poll_timeout_ms()) < 0)
+    struct pollfd *session_slots = &slots[SLOT_CHANNELS + count * CHANNEL_POLL_SLOTS];
+    int sessions = sessions_want(session_slots);
+    if (poll(slots, (nfds_t)(session_slots - slots + sessions * SESSION_POLL_SLOTS), poll_timeout_ms()) < 0)
         return;
     // Before anything is read: commands whose output is complete were dead by then, or are seen dead next time.
     if (slots[SLOT_SIGNALS].revents)
@@ -227,6 +245,7 @@ static void loop_turn(void) {
         take_go();
     for (int i = 0; i < count; i++)
         channel_ready(agent.mux.channels[i], &agent.mux.queue, &slots[SLOT_CHANNELS + i * CHANNEL_POLL_SLOTS]);
+    sessions_ready(session_slots, sessions);
     if (slots[SLOT_TRANSPORT].revents && transport_take_events(agent.transport))
         host_gone();
     transport_knock(agent.transport, uptime_us());
@@ -235,7 +254,8 @@ static void loop_turn(void) {
     consider_hangup(uptime_us());
     mux_dispatch(&agent.mux, uptime_us());
     mux_timers(&agent.mux, uptime_us());
-    mux_settle(&agent.mux);
+    sessions_step(uptime_us());
+    settle_channels();
     flush_stream();
     go_down_step(uptime_us());
 }
@@ -296,5 +316,6 @@ noreturn void agent_run(const struct agent_options *options) {
         signal(SIGTERM, SIG_IGN);
     while (!test_is_over())
         loop_turn();
+    sessions_kill_all();
     _exit(0);
 }

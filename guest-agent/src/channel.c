@@ -7,8 +7,10 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
+
+#include "channel_input.h"
+#include "served.h"
 
 enum { GRANT_STEP = FRAME_WINDOW / 4, LINGER_US = 1000000, HANGUP_GRACE_US = 1000000, WORKER_GRACE_US = 2000000 };
 
@@ -29,21 +31,15 @@ struct channel *channel_new(uint32_t id) {
     return channel;
 }
 
-static void drop_input(struct channel *channel) {
-    close_fd(&channel->input.fd);
-    free(channel->input.ring);
-    channel->input.ring = NULL;
-    channel->input.length = 0;
-}
-
 static void drop_streams(struct channel *channel) {
     close_fd(&channel->report_fd);
-    drop_input(channel);
+    channel_input_drop(channel);
     for (int i = 0; i < 2; i++)
         close_fd(&channel->output[i].fd);
 }
 
 void channel_free(struct channel *channel) {
+    served_leave(channel);
     drop_streams(channel);
     free(channel->end_fields);
     // Its leader may be dead of SIGHUP while others of its group ignored it.
@@ -79,94 +75,6 @@ void channel_end_text(struct channel *channel, uint32_t code, const char *format
     struct builder fields = builder_in(bytes, sizeof bytes);
     build_text(&fields, 1, failure.text);
     channel_end(channel, code, &fields);
-}
-
-// stdin: host to command
-
-static void input_taken(struct input *input, uint32_t amount) { input->ungranted += amount; }
-
-static void input_break(struct channel *channel) {
-    struct input *input = &channel->input;
-    input_taken(input, input->length);
-    input->broken = true;
-    drop_input(channel);
-}
-
-// Writes directly from the frame or the ring. Returns how much the command took; a closed pipe takes everything.
-static uint32_t input_write(struct channel *channel, const uint8_t *bytes, uint32_t length) {
-    ssize_t written = write(channel->input.fd, bytes, length);
-    if (written >= 0) {
-        input_taken(&channel->input, (uint32_t)written);
-        return (uint32_t)written;
-    }
-    if (errno == EAGAIN || errno == EINTR)
-        return 0;
-    input_break(channel);
-    return 0;
-}
-
-// A terminal has no end of file: its EOF character (usually ^D) is what a person would type.
-static void input_finish(struct channel *channel) {
-    struct termios settings;
-    if (channel->pty && tcgetattr(channel->input.fd, &settings) == 0 && (settings.c_lflag & ICANON)) {
-        if (write(channel->input.fd, &settings.c_cc[VEOF], 1) < 0) {
-            // The command is gone, or reads nothing at all.
-        }
-    }
-    drop_input(channel);
-}
-
-static void input_pump(struct channel *channel) {
-    struct input *input = &channel->input;
-    while (input->fd >= 0 && input->length) {
-        uint32_t contiguous = FRAME_WINDOW - input->start;
-        uint32_t size = input->length < contiguous ? input->length : contiguous;
-        uint32_t taken = input_write(channel, input->ring + input->start, size);
-        if (input->fd < 0 || taken == 0)
-            break;
-        input->start = (input->start + taken) % FRAME_WINDOW;
-        input->length -= taken;
-    }
-    if (input->fd >= 0 && input->ended && input->length == 0)
-        input_finish(channel);
-}
-
-bool channel_data(struct channel *channel, const uint8_t *bytes, uint32_t length) {
-    struct input *input = &channel->input;
-    if (!input->exists || input->ended || channel->host != HOST_PRESENT)
-        return true;
-    if (length > FRAME_WINDOW - input->outstanding)
-        return false;
-    input->outstanding += length;
-    if (input->fd >= 0 && input->length == 0 && length) {
-        uint32_t taken = input_write(channel, bytes, length);
-        bytes += taken;
-        length -= taken;
-    }
-    if (input->fd >= 0 && length && !input->ring) {
-        input->start = 0;
-        input->ring = malloc(FRAME_WINDOW);
-        if (!input->ring)
-            input_break(channel);
-    }
-    if (input->fd < 0) {
-        input_taken(input, length);
-        return true;
-    }
-    while (length) {
-        uint32_t end = (input->start + input->length) % FRAME_WINDOW;
-        uint32_t size = FRAME_WINDOW - end < length ? FRAME_WINDOW - end : length;
-        memcpy(input->ring + end, bytes, size);
-        input->length += size;
-        bytes += size;
-        length -= size;
-    }
-    return true;
-}
-
-void channel_eof(struct channel *channel) {
-    channel->input.ended = true;
-    input_pump(channel);
 }
 
 void channel_grant(struct channel *channel, enum stream stream, uint32_t amount) {
@@ -217,6 +125,7 @@ void channel_abandon(struct channel *channel, enum channel_host host, uint64_t n
     channel_end(channel, ECANCELED, NULL);
     channel->tick = NULL;
     channel->linger_at_us = 0;
+    served_leave(channel);
     // In this order: a worker must not take the end of its input for the end of the file.
     stop_process(channel, now_us);
     drop_streams(channel);
@@ -348,7 +257,7 @@ void channel_ready(struct channel *channel, struct outqueue *queue, const struct
     if (slots[0].revents)
         read_report(channel, queue);
     if (slots[1].revents)
-        input_pump(channel);
+        channel_input_pump(channel);
     for (int i = 0; i < 2; i++)
         if (slots[2 + i].revents)
             read_output(channel, queue, i);
@@ -367,6 +276,8 @@ static void end_with_exit_status(struct channel *channel) {
 bool channel_settle(struct channel *channel, struct outqueue *queue) {
     struct input *input = &channel->input;
     bool present = channel->host == HOST_PRESENT;
+    if (present && channel->server)
+        served_step(channel, queue);
     if (present && !input->ended && input->ungranted >= GRANT_STEP && outqueue_has_room(queue, 1)) {
         uint8_t amount[4];
         store_u32(amount, input->ungranted);
@@ -383,7 +294,7 @@ bool channel_settle(struct channel *channel, struct outqueue *queue) {
     }
     if (channel->host == HOST_GONE)
         return !channel->pid || channel->exited;
-    if (!channel->ended || !outqueue_has_room(queue, 1))
+    if (!channel->ended || !outqueue_has_room(queue, 1) || (present && served_owes_eof(channel)))
         return false;
     outqueue_put_end(queue, channel->id, channel->end_code, channel->end_fields, channel->end_length);
     return true;

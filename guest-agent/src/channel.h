@@ -32,6 +32,8 @@ struct input {
     uint32_t ungranted;   // taken by the command, grant not sent yet
 };
 
+struct server;
+
 enum channel_host { HOST_PRESENT, HOST_ABANDONED, HOST_GONE };
 
 struct channel {
@@ -60,6 +62,12 @@ struct channel {
     uint64_t tick_at_us;
     uint64_t deadline_us;
     uint64_t argument;
+
+    // For methods that speak from the agent's memory; see served.h.
+    const struct server *server;
+    void *subject;
+    bool eof_sent;
+    bool more; // there is more to send than one round took
 };
 
 enum { CHANNEL_POLL_SLOTS = 4 };
@@ -72,6 +80,7 @@ void channel_end_text(struct channel *channel, uint32_t code, const char *format
 
 bool channel_data(struct channel *channel, const uint8_t *bytes, uint32_t length); // false: overran its window
 void channel_eof(struct channel *channel);
+void channel_taken(struct channel *channel, uint32_t amount); // so many bytes of stdin have found their reader
 void channel_grant(struct channel *channel, enum stream stream, uint32_t amount);
 void channel_signal(struct channel *channel, int signal);
 void channel_resize(struct channel *channel, uint16_t rows, uint16_t columns);

@@ -1,5 +1,4 @@
-// Owns: starting a command for `exec`: its user, environment, directory, session and terminal.
-// Refuses: shells, and waiting: what happens to the process afterwards is the channel's.
+// Owns: the method exec: a command whose life is its channel's.
 #pragma once
 
 #include "channel.h"

@@ -10,6 +10,7 @@
 #include "exec.h"
 #include "files.h"
 #include "ports.h"
+#include "session_methods.h"
 #include "tree.h"
 #include "usage.h"
 #include "worker.h"
@@ -34,6 +35,15 @@ enum method {
     METHOD_REBOOT,
     METHOD_CLOCK,
     METHOD_USAGE,
+    METHOD_SESSION_START,
+    METHOD_SESSION_LIST,
+    METHOD_SESSION_READ,
+    METHOD_SESSION_WRITE,
+    METHOD_SESSION_SIGNAL,
+    METHOD_SESSION_RESIZE,
+    METHOD_SESSION_STOP,
+    METHOD_SESSION_REMOVE,
+    METHOD_SESSION_WATCH,
 };
 
 enum { PORT_POLL_FIRST_US = 5000, PORT_POLL_US = 20000, POWER_GRACE_MS = 10000 };
@@ -189,8 +199,19 @@ void method_open(struct agent_state *state, struct channel *channel, uint16_t me
         [METHOD_FILE_LIST] = {file_list, 1 << 1}, [METHOD_TREE_GET] = {tree_get, 1 << 1},     [METHOD_TREE_PUT] = {tree_put, 1 << 0},
         [METHOD_PORTS] = {ports_list, 0},         [METHOD_SYNC] = {sync_disks, 0},            [METHOD_USAGE] = {usage_report, 0},
     };
+    static void (*const sessions[])(struct channel *, struct fields) = {
+        [METHOD_SESSION_START] = session_method_start,   [METHOD_SESSION_LIST] = session_method_list,
+        [METHOD_SESSION_READ] = session_method_read,     [METHOD_SESSION_WRITE] = session_method_write,
+        [METHOD_SESSION_SIGNAL] = session_method_signal, [METHOD_SESSION_RESIZE] = session_method_resize,
+        [METHOD_SESSION_STOP] = session_method_stop,     [METHOD_SESSION_REMOVE] = session_method_remove,
+        [METHOD_SESSION_WATCH] = session_method_watch,
+    };
     if (method < sizeof workers / sizeof *workers && workers[method].function) {
         worker_start(channel, workers[method].function, request, workers[method].streams);
+        return;
+    }
+    if (method < sizeof sessions / sizeof *sessions && sessions[method]) {
+        sessions[method](channel, request);
         return;
     }
     switch (method) {

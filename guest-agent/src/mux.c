@@ -120,6 +120,13 @@ void mux_dispatch(struct mux *mux, uint64_t now_us) {
 
 bool mux_is_stuffed(const struct mux *mux) { return !outqueue_has_room(&mux->queue, ANSWER_FRAMES); }
 
+bool mux_has_output(const struct mux *mux) {
+    for (int i = 0; i < mux->count; i++)
+        if (mux->channels[i]->more && mux->channels[i]->server && outqueue_takes_data(&mux->queue))
+            return true;
+    return false;
+}
+
 void mux_notice_exits(struct mux *mux, uint64_t now_us) {
     for (int i = 0; i < mux->count; i++)
         channel_notice_exit(mux->channels[i], now_us);

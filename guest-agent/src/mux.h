@@ -26,6 +26,8 @@ void mux_host_gone(struct mux *mux, uint64_t now_us);
 void mux_dispatch(struct mux *mux, uint64_t now_us);
 // True while dispatch stopped for lack of room: reading more would only grow the parser's buffer.
 bool mux_is_stuffed(const struct mux *mux);
+// Whether a channel would send more at once, and the queue takes it.
+bool mux_has_output(const struct mux *mux);
 void mux_notice_exits(struct mux *mux, uint64_t now_us);
 uint64_t mux_next_timer(const struct mux *mux);
 void mux_timers(struct mux *mux, uint64_t now_us);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tar_sparse.h"
 #include "worker.h"
 
 enum { BUFFER = 65536, PAX_MAX = 65536 };
@@ -17,6 +18,11 @@ struct overrides {
     uint64_t size, uid, gid;
     int64_t mtime;
     long mtime_ns;
+    struct {
+        char name[PATH_MAX];
+        bool any, has_name, has_size, has_major, has_minor;
+        uint64_t size, major, minor;
+    } sparse;
 };
 
 struct reader {
@@ -24,6 +30,8 @@ struct reader {
     struct failure *failure;
     size_t start, end;
     struct overrides next;
+    struct sparse sparse; // the map of the entry under way
+    uint64_t stored;      // how many bytes its content has in the archive
     char pax[PAX_MAX];
     uint8_t buffer[BUFFER];
 };
@@ -88,8 +96,22 @@ static uint64_t padding(uint64_t size) { return -size % TAR_BLOCK; }
 
 static int skip(uint64_t size) { return take(size, NULL, -1, "") < 0 ? -1 : take(padding(size), NULL, -1, ""); }
 
+static int take_segments(const struct tar_entry *entry, int fd) {
+    if (fd >= 0 && ftruncate(fd, (off_t)entry->size) < 0)
+        return fail_errno(entry->path);
+    for (size_t i = 0; i < reader.sparse.count; i++) {
+        const struct segment *segment = &reader.sparse.segments[i];
+        if (fd >= 0 && lseek(fd, (off_t)segment->offset, SEEK_SET) < 0)
+            return fail_errno(entry->path);
+        if (take(segment->length, NULL, fd, entry->path) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 int tar_content(const struct tar_entry *entry, int fd) {
-    return take(entry->size, NULL, fd, entry->path) < 0 ? -1 : take(padding(entry->size), NULL, -1, "");
+    int result = entry->is_sparse ? take_segments(entry, fd) : take(entry->size, NULL, fd, entry->path);
+    return result < 0 ? -1 : take(padding(reader.stored), NULL, -1, "");
 }
 
 // Headers
@@ -174,6 +196,22 @@ static bool parse_time(const char *value, size_t length) {
     return true;
 }
 
+static bool take_sparse_record(const char *key, size_t key_length, const char *value, size_t length) {
+    struct overrides *next = &reader.next;
+    next->sparse.any = true;
+#define IS(text) (key_length == sizeof text - 1 && memcmp(key, text, key_length) == 0)
+    if (IS("name"))
+        return set_override(next->sparse.name, &next->sparse.has_name, value, length);
+    if (IS("realsize"))
+        return parse_decimal(value, length, &next->sparse.size, &next->sparse.has_size);
+    if (IS("major"))
+        return parse_decimal(value, length, &next->sparse.major, &next->sparse.has_major);
+    if (IS("minor"))
+        return parse_decimal(value, length, &next->sparse.minor, &next->sparse.has_minor);
+    return false; // an older format: its content is not the file's
+#undef IS
+}
+
 static bool take_record(const char *key, size_t key_length, const char *value, size_t length) {
     struct overrides *next = &reader.next;
 #define IS(text) (key_length == sizeof text - 1 && memcmp(key, text, key_length) == 0)
@@ -189,7 +227,9 @@ static bool take_record(const char *key, size_t key_length, const char *value, s
         return parse_decimal(value, length, &next->gid, &next->has_gid);
     if (IS("mtime"))
         return parse_time(value, length);
-    return !(key_length >= 11 && memcmp(key, "GNU.sparse.", 11) == 0); // its content is not the file's
+    if (key_length >= 11 && memcmp(key, "GNU.sparse.", 11) == 0)
+        return take_sparse_record(key + 11, key_length - 11, value, length);
+    return true;
 #undef IS
 }
 
@@ -249,6 +289,31 @@ int tar_normalise(const char *path, char out[PATH_MAX]) {
     return 0;
 }
 
+// The map stands before the data, padded to whole blocks.
+static int take_map(struct tar_entry *entry) {
+    const struct overrides *next = &reader.next;
+    struct sparse_parser parser = {0};
+    char block[TAR_BLOCK];
+    int state = 0;
+    if (entry->type != TAR_FILE || !next->sparse.has_name || !next->sparse.has_size || !next->sparse.has_major ||
+        !next->sparse.has_minor || next->sparse.major != 1 || next->sparse.minor != 0)
+        return tar_malformed("a sparse file is not in the format GNU.sparse 1.0");
+    uint64_t left = entry->size;
+    while (state == 0) {
+        if (left < TAR_BLOCK)
+            return tar_malformed("the map of a sparse file has no end");
+        if (take(TAR_BLOCK, block, -1, "") < 0)
+            return -1;
+        left -= TAR_BLOCK;
+        state = sparse_parse(&parser, &reader.sparse, block, sizeof block);
+    }
+    if (state < 0 || !sparse_fits(&reader.sparse, next->sparse.size, left))
+        return tar_malformed("the map of a sparse file is malformed");
+    entry->is_sparse = true;
+    entry->size = next->sparse.size;
+    return 0;
+}
+
 static int parse_entry(const struct tar_header *header, struct tar_entry *entry) {
     static char raw[PATH_MAX];
     struct overrides *next = &reader.next;
@@ -275,7 +340,9 @@ static int parse_entry(const struct tar_header *header, struct tar_entry *entry)
         memcpy(entry->target, next->target, sizeof entry->target);
     else
         copy_field(entry->target, header->target, sizeof header->target);
-    if (next->has_path) {
+    if (next->sparse.has_name) {
+        memcpy(raw, next->sparse.name, sizeof raw);
+    } else if (next->has_path) {
         memcpy(raw, next->path, sizeof raw);
     } else {
         size_t length = 0;
@@ -290,8 +357,12 @@ static int parse_entry(const struct tar_header *header, struct tar_entry *entry)
     // Old archives mark a directory by its name only.
     if (entry->type == TAR_FILE && *raw && raw[strlen(raw) - 1] == '/')
         entry->type = TAR_DIRECTORY;
+    entry->is_sparse = false;
+    reader.stored = entry->size;
+    if (tar_normalise(raw, entry->path) < 0 || (next->sparse.any && take_map(entry) < 0))
+        return -1;
     *next = (struct overrides){0};
-    return tar_normalise(raw, entry->path);
+    return 0;
 }
 
 static bool is_zero(const struct tar_header *header) {

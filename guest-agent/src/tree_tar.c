@@ -11,14 +11,14 @@
 #include <unistd.h>
 
 #include "tar.h"
+#include "tar_sparse.h"
+#include "tar_writer.h"
 #include "tree.h"
 #include "worker.h"
 
-enum { BUFFER = 65536, LINKS = 16384, LINK_TEXT = 1 << 20, PAX_MAX = 3 * PATH_MAX, NAMES_MAX = 1024 };
+enum { LINKS = 16384, LINK_TEXT = 1 << 20, NAMES_MAX = 1024 };
 
 struct packer {
-    int out;
-    size_t used;
     dev_t device;
     struct failure *failure;
     // Files with several names, to pack their bytes once. When the table is full, the rest are packed as files of their own.
@@ -31,141 +31,33 @@ struct packer {
     size_t link_text_used;
     char link_text[LINK_TEXT];
     char path[PATH_MAX];
-    uint8_t buffer[BUFFER];
+    struct sparse sparse;
 };
 
-static struct packer packer; // 1.5 MiB that only a worker touches, and only the pages it needs
+static struct packer packer; // 2.5 MiB that only a worker touches, and only the pages it needs
 
 static int fail_errno(const char *what) {
     return failure_set(packer.failure, (uint32_t)errno, "%s: %s", what, strerror(errno));
 }
 
-static int flush(void) {
-    if (!write_all(packer.out, packer.buffer, packer.used))
-        return fail_errno("write");
-    packer.used = 0;
-    return 0;
-}
-
-static int put(const void *bytes, size_t length) {
-    const uint8_t *at = bytes;
-    while (length) {
-        size_t size = BUFFER - packer.used < length ? BUFFER - packer.used : length;
-        if (at)
-            memcpy(packer.buffer + packer.used, at, size);
-        else
-            memset(packer.buffer + packer.used, 0, size);
-        at = at ? at + size : NULL;
-        packer.used += size;
-        length -= size;
-        if (packer.used == BUFFER && flush() < 0)
-            return -1;
+static int put_file(int fd, const struct stat *status) {
+    struct sparse *sparse = &packer.sparse;
+    uint64_t size = (uint64_t)status->st_size;
+    if (!sparse_find(sparse, fd, size, (uint64_t)status->st_blocks * 512)) {
+        lseek(fd, 0, SEEK_SET); // where the search has left it
+        int result = tar_put_entry(packer.path, NULL, TAR_FILE, status, NULL);
+        return result < 0 || tar_put_bytes(packer.path, fd, size) < 0 ? -1 : tar_put_padding(size);
     }
-    return 0;
-}
-
-static int put_padding(uint64_t size) { return put(NULL, (size_t)(-size % TAR_BLOCK)); }
-
-// False when the number needs a pax record; the field then holds 0.
-static bool put_octal(char *field, size_t size, int64_t value) {
-    bool fits = value >= 0 && value < (int64_t)1 << 3 * (size - 1);
-    snprintf(field, size, "%0*llo", (int)size - 1, (unsigned long long)(fits ? value : 0));
-    return fits;
-}
-
-static int put_header(struct tar_header *header) {
-    unsigned sum = 0;
-    memcpy(header->magic, "ustar", 6);
-    memcpy(header->version, "00", 2);
-    memset(header->checksum, ' ', sizeof header->checksum);
-    for (size_t i = 0; i < sizeof *header; i++)
-        sum += ((unsigned char *)header)[i];
-    snprintf(header->checksum, sizeof header->checksum, "%06o", sum);
-    return put(header, sizeof *header);
-}
-
-struct records {
-    char text[PAX_MAX];
-    size_t length;
-};
-
-// "LENGTH key=value\n", where LENGTH counts itself.
-static void add_record(struct records *records, const char *key, const char *value) {
-    size_t body = strlen(key) + strlen(value) + 3, length = body + 1;
-    char digits[24];
-    while ((size_t)snprintf(digits, sizeof digits, "%zu", length) + body != length)
-        length = body + strlen(digits);
-    if (length < sizeof records->text - records->length)
-        records->length += (size_t)sprintf(records->text + records->length, "%zu %s=%s\n", length, key, value);
-}
-
-static void add_number(struct records *records, const char *key, int64_t value) {
-    char text[24];
-    snprintf(text, sizeof text, "%lld", (long long)value);
-    add_record(records, key, text);
-}
-
-static void set_text(char *field, struct records *records, const char *key, const char *value) {
-    size_t length = strlen(value);
-    if (length > TAR_NAME)
-        add_record(records, key, value);
-    memcpy(field, value, length < TAR_NAME ? length : TAR_NAME);
-}
-
-static int put_entry(const char *path, const char *target, char type, const struct stat *status) {
-    static struct records records;
-    struct tar_header header = {.type = type};
-    int64_t size = type == TAR_FILE ? status->st_size : 0;
-    records.length = 0;
-    set_text(header.name, &records, "path", path);
-    if (target)
-        set_text(header.target, &records, "linkpath", target);
-    put_octal(header.mode, sizeof header.mode, status->st_mode & 07777);
-    if (!put_octal(header.uid, sizeof header.uid, status->st_uid))
-        add_number(&records, "uid", status->st_uid);
-    if (!put_octal(header.gid, sizeof header.gid, status->st_gid))
-        add_number(&records, "gid", status->st_gid);
-    if (!put_octal(header.size, sizeof header.size, size))
-        add_number(&records, "size", size);
-    if (!put_octal(header.mtime, sizeof header.mtime, status->st_mtim.tv_sec))
-        add_number(&records, "mtime", status->st_mtim.tv_sec);
-    if (type == TAR_CHARACTER || type == TAR_BLOCK_DEVICE) {
-        put_octal(header.major, sizeof header.major, major(status->st_rdev));
-        put_octal(header.minor, sizeof header.minor, minor(status->st_rdev));
-    }
-    if (records.length) {
-        struct tar_header extended = {.type = TAR_PAX, .name = "pax", .mode = "0000644", .uid = "0000000", .gid = "0000000", .mtime = "00000000000"};
-        put_octal(extended.size, sizeof extended.size, (int64_t)records.length);
-        if (put_header(&extended) < 0 || put(records.text, records.length) < 0 || put_padding(records.length) < 0)
-            return -1;
-    }
-    return put_header(&header);
-}
-
-// The header has promised a size: a file that shrinks meanwhile is filled up, one that grows is cut.
-static int put_content(int fd, uint64_t size) {
-    uint64_t left = size;
-    while (left) {
-        size_t room = BUFFER - packer.used;
-        ssize_t got = read(fd, packer.buffer + packer.used, left < room ? (size_t)left : room);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
+    if (tar_put_entry(packer.path, NULL, TAR_FILE, status, sparse) < 0)
+        return -1;
+    for (size_t i = 0; i < sparse->count; i++) {
+        const struct segment *segment = &sparse->segments[i];
+        if (lseek(fd, (off_t)segment->offset, SEEK_SET) < 0)
             return fail_errno(packer.path);
-        if (got == 0)
-            break;
-        packer.used += (size_t)got;
-        left -= (uint64_t)got;
-        if (packer.used == BUFFER && flush() < 0)
+        if (tar_put_bytes(packer.path, fd, segment->length) < 0)
             return -1;
     }
-    while (left) {
-        size_t step = left < BUFFER ? (size_t)left : BUFFER;
-        if (put(NULL, step) < 0)
-            return -1;
-        left -= step;
-    }
-    return put_padding(size);
+    return tar_put_padding(sparse_data_size(sparse));
 }
 
 // The first name of that file, or NULL after remembering this one.
@@ -190,16 +82,13 @@ static int pack_file(int directory, const char *name, const struct stat *status)
     struct stat opened;
     const char *first = status->st_nlink > 1 ? earlier_name(status) : NULL;
     if (first)
-        return put_entry(packer.path, first, TAR_HARD_LINK, status);
+        return tar_put_entry(packer.path, first, TAR_HARD_LINK, status, NULL);
     int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return errno == ENOENT ? 0 : fail_errno(packer.path);
     int result = 0;
-    if (fstat(fd, &opened) == 0 && S_ISREG(opened.st_mode)) { // not something else by now
-        result = put_entry(packer.path, NULL, TAR_FILE, &opened);
-        if (result == 0)
-            result = put_content(fd, (uint64_t)opened.st_size);
-    }
+    if (fstat(fd, &opened) == 0 && S_ISREG(opened.st_mode)) // not something else by now
+        result = put_file(fd, &opened);
     close(fd);
     return result;
 }
@@ -225,7 +114,7 @@ static int pack_below(int directory, size_t path_length) {
 
 static int pack_directory(int directory, const char *name, const struct stat *status, size_t path_length) {
     memcpy(packer.path + path_length, "/", 2);
-    if (put_entry(packer.path, NULL, TAR_DIRECTORY, status) < 0)
+    if (tar_put_entry(packer.path, NULL, TAR_DIRECTORY, status, NULL) < 0)
         return -1;
     if (status->st_dev != packer.device)
         return 0;
@@ -256,14 +145,14 @@ static int pack_item(int directory, const char *name, size_t path_length) {
         if (size < 0)
             return errno == ENOENT || errno == EINVAL ? 0 : fail_errno(packer.path);
         target[size] = 0;
-        return put_entry(packer.path, target, TAR_SYMLINK, &status);
+        return tar_put_entry(packer.path, target, TAR_SYMLINK, &status, NULL);
     }
     case S_IFCHR:
-        return put_entry(packer.path, NULL, TAR_CHARACTER, &status);
+        return tar_put_entry(packer.path, NULL, TAR_CHARACTER, &status, NULL);
     case S_IFBLK:
-        return put_entry(packer.path, NULL, TAR_BLOCK_DEVICE, &status);
+        return tar_put_entry(packer.path, NULL, TAR_BLOCK_DEVICE, &status, NULL);
     case S_IFIFO:
-        return put_entry(packer.path, NULL, TAR_FIFO, &status);
+        return tar_put_entry(packer.path, NULL, TAR_FIFO, &status, NULL);
     default: // a socket means nothing without its process
         return 0;
     }
@@ -286,10 +175,12 @@ static int pack_named(int root, const char *name) {
             result = failure_set(packer.failure, FAILURE_UNSAFE_PATH, "%.200s: not below the directory", name);
         } else if (last) {
             struct stat status;
-            if (fstatat(directory, walked, &status, AT_SYMLINK_NOFOLLOW) < 0)
+            if (fstatat(directory, walked, &status, AT_SYMLINK_NOFOLLOW) < 0) {
                 result = fail_errno(name);
-            else
+            } else {
+                packer.device = status.st_dev; // who names a mount point means what is mounted there
                 result = pack_item(directory, walked, length);
+            }
             break;
         } else {
             int below = openat(directory, walked, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -321,9 +212,7 @@ static int pack_all(const char *path, const char *const *names, size_t name_coun
         snprintf(packer.path, sizeof packer.path, "%s", name);
         int result = S_ISREG(status.st_mode) ? 0 : failure_set(packer.failure, EINVAL, "%s: neither a file nor a directory", path);
         if (result == 0)
-            result = put_entry(packer.path, NULL, TAR_FILE, &status);
-        if (result == 0)
-            result = put_content(root, (uint64_t)status.st_size);
+            result = put_file(root, &status);
         close(root);
         return result;
     }
@@ -338,13 +227,11 @@ static int pack_all(const char *path, const char *const *names, size_t name_coun
 
 int tree_pack(int out, const char *path, const char *const *names, size_t name_count, struct failure *failure) {
     memset(packer.links, 0, sizeof packer.links);
-    packer.out = out;
     packer.failure = failure;
-    packer.used = packer.link_count = packer.link_text_used = 0;
+    packer.link_count = packer.link_text_used = 0;
     packer.path[0] = 0;
-    if (pack_all(path, names, name_count) < 0 || put(NULL, (size_t)2 * TAR_BLOCK) < 0)
-        return -1;
-    return flush();
+    tar_begin(out, failure);
+    return pack_all(path, names, name_count) < 0 ? -1 : tar_end();
 }
 
 void tree_get(struct fields request) {

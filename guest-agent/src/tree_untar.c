@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,9 +19,7 @@ enum { OPEN_DIRECTORIES = 64 };
 
 struct unpacker {
     int root;
-    bool keep_owners;
-    uid_t uid;
-    gid_t gid;
+    struct tree_owner owner;
     struct tree_totals *totals;
     struct failure *failure;
     // The directory of the previous entry: most entries lie beside it.
@@ -32,6 +32,9 @@ struct unpacker {
         long mtime_ns;
     } open_directories[OPEN_DIRECTORIES];
     int open_count;
+    // The file that is being written, under a name of ours beside its own
+    int half_parent; // -1: none
+    char half_name[32];
     struct tar_entry entry;
 };
 
@@ -47,15 +50,15 @@ static bool is_link(int directory, const char *name) {
 }
 
 static int own(int directory, const char *name) {
-    uid_t uid = unpacker.keep_owners ? unpacker.entry.uid : unpacker.uid;
-    gid_t gid = unpacker.keep_owners ? unpacker.entry.gid : unpacker.gid;
+    uid_t uid = unpacker.owner.keep ? unpacker.entry.uid : unpacker.owner.uid;
+    gid_t gid = unpacker.owner.keep ? unpacker.entry.gid : unpacker.owner.gid;
     if (fchownat(directory, name, uid, gid, AT_SYMLINK_NOFOLLOW) == 0 || (errno == EPERM && geteuid() != 0))
         return 0;
     return fail_errno(unpacker.entry.path);
 }
 
 // Bits that lend an owner's rights mean something only with the owner that the archive names.
-static mode_t allowed_mode(void) { return unpacker.entry.mode & (unpacker.keep_owners ? 07777 : 01777); }
+static mode_t allowed_mode(void) { return unpacker.entry.mode & (unpacker.owner.keep ? 07777 : 01777); }
 
 // One component. O_NOFOLLOW with O_DIRECTORY refuses a link, whoever made it and whenever.
 static int descend(int directory, const char *name, bool make) {
@@ -64,7 +67,7 @@ static int descend(int directory, const char *name, bool make) {
     if (below < 0 && errno == ENOENT && make) {
         if (mkdirat(directory, name, 0755) < 0 && errno != EEXIST)
             return fail_errno(unpacker.entry.path);
-        if (fchownat(directory, name, unpacker.uid, unpacker.gid, AT_SYMLINK_NOFOLLOW) < 0 && geteuid() == 0)
+        if (fchownat(directory, name, unpacker.owner.uid, unpacker.owner.gid, AT_SYMLINK_NOFOLLOW) < 0 && geteuid() == 0)
             return fail_errno(unpacker.entry.path);
         below = openat(directory, name, flags);
     }
@@ -168,24 +171,47 @@ static int make_directory(int parent, const char *leaf) {
     return 0;
 }
 
-// A new file in place of the old one: neither a link nor another name of a shared file is written through.
+static void remove_half_written(int signal) {
+    (void)signal;
+    if (unpacker.half_parent >= 0)
+        unlinkat(unpacker.half_parent, unpacker.half_name, 0);
+    _exit(1);
+}
+
+static int write_half(int fd) {
+    const struct tar_entry *entry = &unpacker.entry;
+    if (tar_content(entry, fd) < 0 || own(unpacker.half_parent, unpacker.half_name) < 0)
+        return -1;
+    if (fchmod(fd, allowed_mode()) < 0) // after chown, which clears setuid
+        return fail_errno(entry->path);
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = (time_t)entry->mtime, .tv_nsec = entry->mtime_ns}};
+    futimens(fd, times);
+    return 0;
+}
+
+// Takes its name when it is whole: the old file stays until then, and neither a link nor another name of a shared file is
+// written through.
 static int make_file(int parent, const char *leaf) {
     const struct tar_entry *entry = &unpacker.entry;
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-    int fd = openat(parent, leaf, flags, 0600);
-    if (fd < 0 && errno == EEXIST && unlinkat(parent, leaf, 0) == 0)
-        fd = openat(parent, leaf, flags, 0600);
+    struct stat status;
+    if (fstatat(parent, leaf, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(status.st_mode))
+        return failure_set(unpacker.failure, EISDIR, "%s: %s", entry->path, strerror(EISDIR));
+    snprintf(unpacker.half_name, sizeof unpacker.half_name, ".banger-%d.part", (int)getpid());
+    int fd = openat(parent, unpacker.half_name, flags, 0600);
+    if (fd < 0 && errno == EEXIST && unlinkat(parent, unpacker.half_name, 0) == 0) // of a worker before a crash
+        fd = openat(parent, unpacker.half_name, flags, 0600);
     if (fd < 0)
         return fail_errno(entry->path);
-    int result = tar_content(entry, fd);
-    if (result == 0)
-        result = own(parent, leaf);
-    if (result == 0 && fchmod(fd, allowed_mode()) < 0) // after chown, which clears setuid
-        result = fail_errno(entry->path);
-    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = (time_t)entry->mtime, .tv_nsec = entry->mtime_ns}};
-    futimens(fd, times);
+    unpacker.half_parent = parent;
+    int result = write_half(fd);
     if (close(fd) < 0 && result == 0)
         result = fail_errno(entry->path);
+    if (result == 0 && renameat(parent, unpacker.half_name, parent, leaf) < 0)
+        result = fail_errno(entry->path);
+    if (result < 0)
+        unlinkat(parent, unpacker.half_name, 0);
+    unpacker.half_parent = -1;
     unpacker.totals->bytes += result == 0 ? entry->size : 0;
     return result;
 }
@@ -258,7 +284,7 @@ static int make_entry(void) {
         return make_special(parent, leaf);
     case TAR_CHARACTER:
     case TAR_BLOCK_DEVICE:
-        if (!unpacker.keep_owners)
+        if (!unpacker.owner.keep)
             return failure_set(unpacker.failure, FAILURE_UNSAFE_PATH, "%.200s: a device, without owners kept", entry->path);
         return make_special(parent, leaf);
     case TAR_FIFO:
@@ -279,18 +305,21 @@ static int unpack_all(void) {
     return found;
 }
 
-int tree_unpack(int in, int directory, bool keep_owners, struct tree_totals *totals, struct failure *failure) {
+int tree_unpack(int in, int directory, const struct tree_owner *owner, struct tree_totals *totals, struct failure *failure) {
     struct stat status;
     if (fstat(directory, &status) < 0)
         return failure_set(failure, (uint32_t)errno, "%s", strerror(errno));
     *totals = (struct tree_totals){0};
     unpacker.root = directory;
-    unpacker.keep_owners = keep_owners;
-    unpacker.uid = status.st_uid;
-    unpacker.gid = status.st_gid;
+    unpacker.owner = *owner;
+    if (!owner->given) {
+        unpacker.owner.uid = status.st_uid;
+        unpacker.owner.gid = status.st_gid;
+    }
     unpacker.totals = totals;
     unpacker.failure = failure;
     unpacker.parent = -1;
+    unpacker.half_parent = -1;
     unpacker.open_count = 0;
     tar_open(in, failure);
     int result = unpack_all();
@@ -299,31 +328,56 @@ int tree_unpack(int in, int directory, bool keep_owners, struct tree_totals *tot
     return result;
 }
 
-void tree_put(struct fields request) {
+// The directory, made if it is missing, and then the named owner's.
+static int open_target(const char *path, const struct tree_owner *owner, struct failure *failure) {
+    struct stat status;
+    bool made = stat(path, &status) < 0;
+    if (make_directories(path, failure) < 0)
+        return -1;
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0 || (made && owner->given && fchown(directory, owner->uid, owner->gid) < 0))
+        return failure_set(failure, (uint32_t)errno, "%s: %s", path, strerror(errno));
+    return directory;
+}
+
+static const char *parse_put(struct fields request, struct tree_owner *owner, struct failure *failure) {
     static char path[PATH_MAX];
-    struct failure failure = {0};
-    struct tree_totals totals;
-    uint64_t flags = 0;
+    uint64_t numbers[5] = {0};
+    bool given[5] = {false};
     struct field field;
-    while (fields_next(&request, &field))
-        if ((field.tag == 1 && !field_text(&field, path, sizeof path)) || (field.tag == 2 && !field_number(&field, &flags)))
-            request.malformed = true;
+    while (fields_next(&request, &field)) {
+        bool fine = true;
+        if (field.tag == 1)
+            fine = field_text(&field, path, sizeof path);
+        else if (field.tag < 5)
+            fine = given[field.tag] = field_number(&field, &numbers[field.tag]);
+        request.malformed = request.malformed || !fine;
+    }
+    *owner = (struct tree_owner){
+        .keep = numbers[2] & TREE_KEEP_OWNERS, .given = given[3] && given[4], .uid = (uid_t)numbers[3], .gid = (gid_t)numbers[4]};
     if (request.malformed)
-        failure_set(&failure, FAILURE_BAD_REQUEST, "malformed fields");
+        failure_set(failure, FAILURE_BAD_REQUEST, "malformed fields");
     else if (*path != '/')
-        failure_set(&failure, EINVAL, "the path is missing or not absolute");
+        failure_set(failure, EINVAL, "the path is missing or not absolute");
+    return path;
+}
+
+void tree_put(struct fields request) {
+    struct failure failure = {0};
+    struct tree_owner owner;
+    struct tree_totals totals;
+    const char *path = parse_put(request, &owner, &failure);
     if (failure.code)
         report_failure(&failure);
     umask(0);
-    if (make_directories(path, &failure) < 0)
+    int directory = open_target(path, &owner, &failure);
+    if (directory < 0)
         report_failure(&failure);
-    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory < 0) {
-        failure_set(&failure, (uint32_t)errno, "%s: %s", path, strerror(errno));
-        report_failure(&failure);
-    }
+    unpacker.half_parent = -1;
+    struct sigaction remove = {.sa_handler = remove_half_written};
+    sigaction(SIGTERM, &remove, NULL);
     report_started(NULL);
-    if (tree_unpack(STDIN_FILENO, directory, flags & TREE_KEEP_OWNERS, &totals, &failure) < 0)
+    if (tree_unpack(STDIN_FILENO, directory, &owner, &totals, &failure) < 0)
         report_failure(&failure);
     uint8_t bytes[64];
     struct builder fields = builder_in(bytes, sizeof bytes);

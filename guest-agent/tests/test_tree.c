@@ -32,7 +32,7 @@ static int unpack(int directory) {
     CHECK(write(fd, archive, archive_size) == (ssize_t)archive_size);
     lseek(fd, 0, SEEK_SET);
     failure = (struct failure){0};
-    int result = tree_unpack(fd, directory, keep_owners, &totals, &failure);
+    int result = tree_unpack(fd, directory, &(struct tree_owner){.keep = keep_owners}, &totals, &failure);
     close(fd);
     CHECK((result == 0) == (failure.code == 0));
     return result;
@@ -88,12 +88,44 @@ static void a_tree_survives_the_round_trip(void) {
     CHECK(tree_pack(fileno(file), "from", NULL, 0, &failure) == 0);
     lseek(fileno(file), 0, SEEK_SET);
     int directory = fresh_directory("into");
-    CHECK(tree_unpack(fileno(file), directory, true, &totals, &failure) == 0);
+    CHECK(tree_unpack(fileno(file), directory, &(struct tree_owner){.keep = true}, &totals, &failure) == 0);
     CHECK(totals.entries == 10 && totals.bytes == 300000 + 5);
     close(directory);
     fclose(file);
     CHECK(system("list() { (cd $1 && find . -mindepth 1 ! -type d -printf '%p %y %m %T@ %n %l %s\\n' -o -mindepth 1 -printf "
                  "'%p %y %m %Ts\\n' | sed 's/\\.[0-9]* / /' | sort); }; list from > one; list into > two; cmp one two && cmp from/big into/big") == 0);
+}
+
+static void sparse_files_keep_their_holes(void) {
+    close(fresh_directory("holes"));
+    CHECK(system("cd holes && truncate -s 64M head middle tail none && printf data | dd of=head conv=notrunc status=none &&"
+                 "printf data | dd of=middle bs=1M seek=30 conv=notrunc status=none && truncate -s 8M tail &&"
+                 "printf data >> tail && mkdir $(printf 'n%.0s' $(seq 200)) && cp --sparse=always middle n*/") == 0);
+    FILE *file = tmpfile();
+    struct stat status;
+    CHECK(tree_pack(fileno(file), "holes", NULL, 0, &failure) == 0);
+    CHECK(fstat(fileno(file), &status) == 0 && status.st_size < 1 << 20);
+    lseek(fileno(file), 0, SEEK_SET);
+    int directory = fresh_directory("into");
+    CHECK(tree_unpack(fileno(file), directory, &(struct tree_owner){0}, &totals, &failure) == 0);
+    CHECK(totals.entries == 6 && totals.bytes == 4 * (64ull << 20) + (8 << 20) + 4);
+    close(directory);
+    CHECK(system("diff -r holes into && test $(du -s into | cut -f1) -lt 1024") == 0);
+    // And with the system's tar, both ways
+    CHECK(fcntl(fileno(file), F_SETFD, 0) == 0 && lseek(fileno(file), 0, SEEK_SET) == 0);
+    close(fresh_directory("into"));
+    char command[128];
+    snprintf(command, sizeof command, "tar -xC into <&%d && diff -r holes into && test $(du -s into | cut -f1) -lt 1024", fileno(file));
+    CHECK(system(command) == 0);
+    fclose(file);
+    CHECK(system("tar --format=pax -S -cC holes . > theirs.tar") == 0);
+    int theirs = open("theirs.tar", O_RDONLY);
+    directory = fresh_directory("into");
+    CHECK(tree_unpack(theirs, directory, &(struct tree_owner){0}, &totals, &failure) == 0);
+    CHECK(system("diff -r holes into && test $(du -s into | cut -f1) -lt 1024") == 0);
+    close(directory);
+    close(theirs);
+    CHECK(system("rm -r theirs.tar holes") == 0);
 }
 
 static void named_entries_stay_below_the_directory(void) {
@@ -171,6 +203,78 @@ static void pax_names_obey_the_same_rules(void) {
     }
 }
 
+static void a_map_that_does_not_fit_its_file_is_refused(void) {
+    const char *version = "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n";
+    const struct {
+        const char *realsize, *map;
+        bool fine;
+    } cases[] = {
+        {"27 GNU.sparse.realsize=100\n", "1\n96\n4\n", true},
+        {"27 GNU.sparse.realsize=100\n", "2\n90\n4\n100\n0\n", true},
+        {"27 GNU.sparse.realsize=100\n", "1\n97\n4\n", false},                  // past the end
+        {"27 GNU.sparse.realsize=100\n", "1\n999999999999999999\n4\n", false}, // far past it
+        {"27 GNU.sparse.realsize=100\n", "2\n50\n2\n40\n2\n", false},           // out of order
+        {"27 GNU.sparse.realsize=100\n", "1\n0\n5\n", false},                   // more than there is
+        {"27 GNU.sparse.realsize=100\n", "1\n0\n3\n", false},                   // less
+        {"27 GNU.sparse.realsize=100\n", "70000\n", false},                     // too many pieces
+        {"27 GNU.sparse.realsize=100\n", "9999999999999999999\n", false},
+        {"27 GNU.sparse.realsize=100\n", "-1\n", false},
+        {"27 GNU.sparse.realsize=100\n", "1\n\n", false},
+        {"27 GNU.sparse.realsize=100\n", "2\n0\n4\n", false}, // no end
+        {"26 GNU.sparse.realsize=-1\n", "1\n0\n4\n", false},
+        {"", "1\n0\n4\n", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char records[256], content[TAR_BLOCK + 5];
+        snprintf(records, sizeof records, "%s24 GNU.sparse.name=file\n%s", version, cases[i].realsize);
+        start();
+        add(TAR_PAX, "pax", NULL, records);
+        memset(content, '\n', sizeof content); // behind the map, where nobody looks
+        memcpy(content, cases[i].map, strlen(cases[i].map));
+        if (!cases[i].fine)
+            memset(content + strlen(cases[i].map), '0', TAR_BLOCK - strlen(cases[i].map));
+        memcpy(content + TAR_BLOCK, "data", 5);
+        add(TAR_FILE, "GNUSparseFile.0/file", NULL, content);
+        CHECK(unpack_fresh() == (cases[i].fine ? 0 : FAILURE_BAD_REQUEST));
+    }
+    start();
+    add(TAR_PAX, "pax", NULL, "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n27 GNU.sparse.name=../evil\n27 GNU.sparse.realsize=100\n");
+    add(TAR_FILE, "innocent", NULL, "0\n");
+    CHECK(unpack_fresh() == FAILURE_UNSAFE_PATH);
+}
+
+static void an_old_file_stays_until_the_new_one_is_whole(void) {
+    int directory = fresh_directory("into");
+    CHECK(system("echo old > into/file && mkdir into/dir && touch into/dir/kept") == 0);
+    start();
+    add(TAR_FILE, "file", NULL, "new content that never ends");
+    archive_size = TAR_BLOCK + 10;
+    CHECK(unpack(directory) < 0 && failure.code == FAILURE_BAD_REQUEST);
+    CHECK(system("test \"$(cat into/file)\" = old && test \"$(ls -A into | tr '\\n' ' ')\" = 'dir file '") == 0);
+    start();
+    add(TAR_FILE, "dir", NULL, "x");
+    finish();
+    CHECK(unpack(directory) < 0 && failure.code == EISDIR && access("into/dir/kept", F_OK) == 0);
+    close(directory);
+}
+
+static void files_become_the_named_owners(void) {
+    if (geteuid() != 0)
+        return;
+    struct stat status;
+    int directory = fresh_directory("into");
+    start();
+    add(TAR_FILE, "made/file", NULL, "x");
+    finish();
+    int fd = memfd_create("archive", 0);
+    CHECK(write(fd, archive, archive_size) == (ssize_t)archive_size && lseek(fd, 0, SEEK_SET) == 0);
+    CHECK(tree_unpack(fd, directory, &(struct tree_owner){.given = true, .uid = 1234, .gid = 4321}, &totals, &failure) == 0);
+    CHECK(stat("into/made/file", &status) == 0 && status.st_uid == 1234 && status.st_gid == 4321);
+    CHECK(stat("into/made", &status) == 0 && status.st_uid == 1234);
+    close(fd);
+    close(directory);
+}
+
 static void a_negative_size_is_refused(void) {
     start();
     add(TAR_FILE, "f", NULL, NULL);
@@ -231,6 +335,11 @@ static void mutated_archives_stay_inside(void) {
     add(TAR_HARD_LINK, "dir/hard", "dir/a-name-from-a-pax", NULL);
     add(TAR_GNU_LONG_NAME, "long", NULL, "dir/another-name");
     add(TAR_FILE, "y", NULL, "more content");
+    add(TAR_PAX, "pax", NULL, "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=dir/s\n27 GNU.sparse.realsize=100\n");
+    char map[TAR_BLOCK + 5] = "1\n96\n4\n";
+    memset(map + 7, '0', TAR_BLOCK - 7);
+    memcpy(map + TAR_BLOCK, "data", 5);
+    add(TAR_FILE, "s", NULL, map);
     finish();
     size_t size = archive_size;
     memcpy(original, archive, size);
@@ -265,12 +374,16 @@ int main(int argc, char **argv) {
     CHECK(argc == 2 && chdir(argv[1]) == 0);
     umask(0);
     RUN(a_tree_survives_the_round_trip);
+    RUN(sparse_files_keep_their_holes);
     RUN(named_entries_stay_below_the_directory);
     RUN(archives_that_climb_are_refused);
     RUN(entries_through_links_are_refused);
     RUN(a_file_replaces_a_link_and_is_not_written_through_it);
     RUN(hard_links_obey_the_same_rules);
     RUN(pax_names_obey_the_same_rules);
+    RUN(a_map_that_does_not_fit_its_file_is_refused);
+    RUN(an_old_file_stays_until_the_new_one_is_whole);
+    RUN(files_become_the_named_owners);
     RUN(a_negative_size_is_refused);
     RUN(without_owners_there_are_no_devices_and_no_borrowed_rights);
     RUN(a_cut_archive_fails_wherever_it_is_cut);

@@ -6,10 +6,11 @@ call, whose cancellation abandons the channel in the guest as well.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import NamedTuple
 
 from banger.base.problem import Code, Problem, bad_request
+from banger.base.tasks import first_of
 from banger.guest.channel import Channel, End
 from banger.guest.command import Command, ExecRequest, Result, plan_exec, wait_command
 from banger.guest.entries import (
@@ -29,6 +30,7 @@ from banger.guest.errors import reading_answer, render_end
 from banger.guest.frames import WINDOW_BYTES, Fields, FieldValue, MalformedFrame, Stream
 from banger.guest.link import Link, Welcome
 from banger.guest.methods import Method
+from banger.guest.sessions import Sessions
 
 _ETIMEDOUT = 110
 _MAX_LISTED = 100_000
@@ -74,6 +76,7 @@ class Agent:
 
     def __init__(self, link: Link) -> None:
         self.link = link
+        self.sessions = Sessions(link)
 
     @property
     def welcome(self) -> Welcome:
@@ -182,11 +185,24 @@ class Agent:
         async with self._download(Method.TREE_GET, fields, path) as download:
             yield download
 
-    async def tree_put(self, directory: str, source: Source, *, keep_owners: bool = False) -> TreeWritten:
-        """Unpacks a tar stream below a directory, which is made when it is missing."""
+    async def tree_put(
+        self,
+        directory: str,
+        source: Source,
+        *,
+        keep_owners: bool = False,
+        owner: tuple[int, int] | None = None,
+    ) -> TreeWritten:
+        """Unpacks a tar stream below a directory, which is made when it is missing.
+
+        The files become those of `owner` (uid and gid), without one of the directory's owner, unless the stream's
+        own are kept. Each file takes its name when it is whole.
+        """
         fields: list[tuple[int, FieldValue]] = [(1, _checked_path(directory))]
         if keep_owners:
             fields.append((2, _FLAG_KEEP_OWNERS))
+        if owner is not None:
+            fields += [(3, owner[0]), (4, owner[1])]
         answer = await self._upload(Method.TREE_PUT, fields, directory, source)
         with reading_answer():
             return TreeWritten(need_number(answer, 1), need_number(answer, 2))
@@ -249,13 +265,23 @@ class Agent:
     async def _upload(
         self, method: Method, fields: Iterable[tuple[int, FieldValue]], subject: str, source: Source
     ) -> Fields:
-        """Sends until the source or the channel ends. Does not wait for STARTED: the first window is free."""
-        async with self.link.start_channel(method, fields) as channel:
+        """Sends until the source or the channel ends, also when the source has nothing to say for now. Does not wait
+        for STARTED: the first window is free."""
+
+        async def send() -> None:
             async with aclosing(_pieces(source)) as pieces:
                 async for data in pieces:
                     if not await channel.write(Stream.STDIN, data):
                         break
             channel.post_eof(Stream.STDIN)
+            await channel.wait_end()
+
+        async def wait() -> None:
+            with suppress(Problem):  # for wait_end() below
+                await channel.wait_end()
+
+        async with self.link.start_channel(method, fields) as channel:
+            await first_of(send(), wait())
             return _check(await channel.wait_end(), subject)
 
 

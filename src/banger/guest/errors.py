@@ -17,6 +17,10 @@ UNKNOWN_METHOD = 1002
 TOO_MANY_CHANNELS = 1003
 UNSAFE_PATH = 1004
 UNKNOWN_USER = 1005
+NO_SESSION = 1006
+MISSING_COMMAND = 1007
+TAKEN = 1008
+TOO_MANY_SESSIONS = 1009
 
 _OWN = {
     BAD_REQUEST: (Code.BAD_REQUEST, "the agent refuses the request"),
@@ -24,6 +28,10 @@ _OWN = {
     TOO_MANY_CHANNELS: (Code.CONFLICT, "too many commands and transfers are running"),
     UNSAFE_PATH: (Code.BAD_REQUEST, "an entry would leave the target directory"),
     UNKNOWN_USER: (Code.BAD_REQUEST, "no such user or group in the guest"),
+    NO_SESSION: (Code.NOT_FOUND, "the guest knows no such session"),
+    MISSING_COMMAND: (Code.NOT_FOUND, "a required command is missing in the guest"),
+    TAKEN: (Code.CONFLICT, "somebody else writes to it"),
+    TOO_MANY_SESSIONS: (Code.CONFLICT, "128 sessions are running in the guest"),
 }
 _CODES = {
     errno.ENOENT: Code.NOT_FOUND,
@@ -43,6 +51,8 @@ _CODES = {
     errno.EBUSY: Code.CONFLICT,
     errno.ETXTBSY: Code.CONFLICT,
     errno.ETIMEDOUT: Code.UNAVAILABLE,
+    errno.ESRCH: Code.NOT_RUNNING,
+    errno.EPIPE: Code.CONFLICT,
 }
 _CANNOT_START = {
     errno.ENOENT: "command not found in the guest",
@@ -99,7 +109,7 @@ def describe_error(number: int) -> str:
 def render_end(end: End, subject: str) -> GuestProblem:
     """The problem of a channel that failed. `subject` is what it was about: a path, a method."""
     return GuestProblem(
-        end.error, f"{subject}: {describe_error(end.error)}", detail=_one_line(end), outcome=Outcome.FAILED
+        end.error, f"{subject}: {describe_error(end.error)}", detail=read_text(end), outcome=Outcome.FAILED
     )
 
 
@@ -107,19 +117,21 @@ def render_exec_end(end: End, program: str) -> CannotStart:
     """The problem of a command that ended without STARTED.
 
     The agent's text is `subject: reason`. The subject is the program, or what stood in its way: the
-    directory to start in, the user.
+    directory to start in, the user. The reason only repeats the number in words, so it is no detail.
     """
-    text = _one_line(end)
-    subject = (text or "").rpartition(": ")[0] or program
+    text = read_text(end)
+    subject = (text or "").rpartition(": ")[0]
+    detail = None if subject else text
+    subject = subject or program
     if subject != program:
         why = describe_error(end.error)
-        return CannotStart(end.error, f"{subject}: {why}", exit_status=_NOT_EXECUTABLE_STATUS, detail=text)
+        return CannotStart(end.error, f"{subject}: {why}", exit_status=_NOT_EXECUTABLE_STATUS, detail=detail)
     why = _CANNOT_START.get(end.error) or describe_error(end.error)
     status = _NOT_FOUND_STATUS if end.error == errno.ENOENT else _NOT_EXECUTABLE_STATUS
-    return CannotStart(end.error, f"{program}: {why}", exit_status=status, detail=text)
+    return CannotStart(end.error, f"{program}: {why}", exit_status=status, detail=detail)
 
 
-def _one_line(end: End) -> str | None:
+def read_text(end: End) -> str | None:
     """The agent's text, from a guest that is not trusted: printable, one line, not long."""
     text = end.fields.find(1)
     if not text:

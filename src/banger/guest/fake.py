@@ -2,7 +2,7 @@
 
 For tests of everything above the VMM. Commands run on the host for real, as the calling user, with a
 scratch directory as home; file and tree methods see the scratch directory as `/`. What it does not do:
-users, PTYs (a PTY is a pipe with stderr merged), owners. Speaks the same frames as the C agent does, and is
+users, PTYs of exec (there it is a pipe with stderr merged), owners. Speaks the same frames as the C agent does, and is
 held to the same golden vectors.
 """
 
@@ -15,6 +15,8 @@ from banger.guest.channel import Channel, Outbox
 from banger.guest.entries import FileSystem, Health, Listener, Usage
 from banger.guest.errors import UNKNOWN_METHOD
 from banger.guest.fake_methods import METHODS, Call, Refusal
+from banger.guest.fake_session_methods import SESSION_METHODS
+from banger.guest.fake_sessions import FakeSessionTable
 from banger.guest.frames import (
     MAGIC,
     NONCE_BYTES,
@@ -67,6 +69,8 @@ class FakeGuest:
         self.connections: dict[int, int] = {}  # established ones by TCP port
         self.clock_offset_ns = 0
         self.sync_count = 0
+        self.sessions = FakeSessionTable()  # `lose_all` when the guest ends: they outlive connections
+        self.leaving: set[asyncio.Task[None]] = set()  # abandoned calls that have not let go yet
         self.closed_count = 0  # channels that the host abandoned
         (scratch / "root").mkdir(parents=True, exist_ok=True)
 
@@ -126,8 +130,13 @@ class _Session:
 
     def reset(self) -> None:
         for _, task in self._calls.values():
-            task.cancel()
+            self._abandon(task)
         self._calls.clear()
+
+    def _abandon(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        self._guest.leaving.add(task)
+        task.add_done_callback(self._guest.leaving.discard)
 
     def _dispatch(self, frame: Frame) -> None:
         if self._guest.is_silent:
@@ -176,14 +185,16 @@ class _Session:
         else:
             self._guest.closed_count += 1
             del self._calls[frame.channel]
-            task.cancel()
+            self._abandon(task)
 
     async def _run_call(self, method: int, call: Call) -> None:
         """Runs one method and sends its END; a cancelled one was closed by the host and sends nothing."""
         after: Callback = _nothing
         try:
             error, answer = 0, b""
-            handle = METHODS.get(method)
+            if self._guest.leaving:  # a guest would be done with them
+                await asyncio.wait(set(self._guest.leaving))
+            handle = METHODS.get(method) or SESSION_METHODS.get(method)
             if handle is None:
                 raise Refusal(UNKNOWN_METHOD, f"method {method}")
             answer, after = await handle(call)

@@ -62,7 +62,7 @@ class Call:
         self.control: Callable[[int, Fields], None] = lambda _code, _fields: None
         self._outbox = outbox
 
-    def start(self, *fields: tuple[int, int]) -> None:
+    def start(self, *fields: tuple[int, int | bytes]) -> None:
         self._outbox.post(FrameType.STARTED, 0, self.channel.number, encode_fields(fields))
 
     def path(self, tag: int = 1) -> Path:

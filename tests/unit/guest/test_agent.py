@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from banger.base.problem import Code, Outcome, Problem
+from banger.guest import fake
 from banger.guest.agent import Agent
 from banger.guest.command import ExecRequest, ExitStatus
 from banger.guest.entries import FileSystem, Listener, Usage
 from banger.guest.errors import CannotStart, GuestProblem
 from banger.guest.fake import FakeGuest
+from banger.guest.fake_methods import Answer, Call
 from banger.guest.frames import (
     FLUSH,
     MAGIC,
@@ -28,6 +30,7 @@ from banger.guest.frames import (
     encode_u16,
 )
 from banger.guest.methods import Method
+from banger.guest.session_records import RecordKind, SessionInfo, encode_record, encode_session
 
 
 async def collect(download) -> bytes:
@@ -284,3 +287,19 @@ async def test_usage_tells_bytes_room_and_who_is_connected(agent: Agent, fake_gu
     assert await agent.usage() == fake_guest.usage
     assert await agent.usage(port=22) == fake_guest.usage._replace(connections=2)
     assert (await agent.usage(port=80)).connections == 0
+
+
+async def test_a_guest_that_lists_sessions_without_end_is_not_listened_to_for_ever(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = SessionInfo("a", "running", 1, None, 0, 0, 0, None, False, 0, 0, False, 0)
+    records = encode_record(RecordKind.STATE, 0, encode_session(info)) * 200
+
+    async def session_list(call: Call) -> Answer:
+        call.start()
+        while True:
+            await call.send(records)
+
+    monkeypatch.setattr(fake, "METHODS", {**fake.METHODS, Method.SESSION_LIST: session_list})
+    with pytest.raises(Problem, match="lists more than 1024 sessions"):
+        await agent.sessions.list()

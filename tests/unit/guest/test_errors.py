@@ -8,7 +8,7 @@ from banger.guest.errors import describe_error, render_end, render_exec_end
 from banger.guest.frames import Fields
 
 
-@pytest.mark.parametrize("number", [0, 999, 1000, 1006, 2**31 - 1, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("number", [0, 999, 1000, 1010, 2**31 - 1, 2**31, 2**32 - 1])
 def test_an_unknown_number_is_told_as_one(number) -> None:
     assert describe_error(number) == f"error {number}"
     assert render_end(End(number, Fields()), "x").code is Code.OPERATION_FAILED

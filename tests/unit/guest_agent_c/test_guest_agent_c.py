@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.session_fuzz import FuzzingHost
+from tests.support.session_guests import start_real_place
 
 AGENT_DIR = Path(__file__).resolve().parents[3] / "guest-agent"
 SOURCE_DIR = AGENT_DIR / "src"
 TEST_DIR = AGENT_DIR / "tests"
 FUZZ_CASES = 250_000
+SESSION_FRAMES = 3000
 FLAGS = (
     "-std=gnu17",
     "-g",
@@ -27,13 +31,50 @@ FLAGS = (
     f"-I{SOURCE_DIR}",
 )
 CODEC = ("frame", "fields")
-TREE = (*CODEC, "tree_tar", "tar_reader", "tree_untar", "worker", "channel", "outqueue", "files")
-AGENT = (*TREE, "agent", "mux", "methods", "exec", "ports", "usage", "power", "transport", "uevents", "trace")
+CHANNEL = ("channel", "channel_input", "served", "outqueue")
+SESSION = (
+    "session",
+    "sessions",
+    "session_input",
+    "session_methods",
+    "session_readers",
+    "scrollback",
+    "modes",
+)
+TREE = (
+    *CODEC,
+    "tree_tar",
+    "tar_writer",
+    "tar_sparse",
+    "tar_reader",
+    "tree_untar",
+    "worker",
+    *CHANNEL,
+    "files",
+)
+AGENT = (
+    *TREE,
+    "agent",
+    "mux",
+    "methods",
+    "exec",
+    "command",
+    "account",
+    *SESSION,
+    "ports",
+    "usage",
+    "power",
+    "transport",
+    "uevents",
+    "trace",
+)
 PROGRAMS = {
     "test_vectors": CODEC,
     "test_config": ("config",),
     "test_tree": TREE,
     "test_agent": AGENT,
+    "agent_on_fd": AGENT,
+    "test_scrollback": (*CODEC, "scrollback", "modes"),
     "fuzz_parser": CODEC,
 }
 
@@ -68,9 +109,13 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         return dict(zip(names, outputs, strict=True))
 
 
-def _run(objects: dict[str, Path], scratch: Path, program: str, *arguments: str) -> None:
+def _link(objects: dict[str, Path], scratch: Path, program: str) -> Path:
     modules = [str(objects[name]) for name in PROGRAMS[program]]
-    binary = _compile(TEST_DIR / f"{program}.c", scratch / program, "-DSTANDALONE", *modules)
+    return _compile(TEST_DIR / f"{program}.c", scratch / program, "-DSTANDALONE", *modules)
+
+
+def _run(objects: dict[str, Path], scratch: Path, program: str, *arguments: str) -> None:
+    binary = _link(objects, scratch, program)
     done = subprocess.run(
         (str(binary), *arguments),
         stdin=subprocess.DEVNULL,
@@ -147,6 +192,22 @@ def test_trees_round_trip_and_hostile_archives_stay_inside(objects: dict[str, Pa
 
 def test_the_agent_keeps_its_windows_with_real_commands(objects: dict[str, Path], tmp_path: Path) -> None:
     _run(objects, tmp_path, "test_agent")
+
+
+def test_a_scrollback_forgets_the_oldest_and_restores_modes(objects: dict[str, Path], tmp_path: Path) -> None:
+    _run(objects, tmp_path, "test_scrollback")
+
+
+async def test_sessions_are_clean_under_nonsense(
+    objects: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANGER_TEST_AGENT", str(_link(objects, tmp_path, "agent_on_fd")))
+    async with start_real_place() as place:
+        host = FuzzingHost(place.take_socket(), secrets.token_hex(4))
+        await host.run(SESSION_FRAMES)
+        agent = await place.connect()
+        assert (await agent.run(["echo", "well"])).stdout == b"well\n"
+        assert len(host.ends) > 3
 
 
 def test_the_parser_survives_the_fuzzer(objects: dict[str, Path], tmp_path: Path) -> None:
