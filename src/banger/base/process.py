@@ -85,7 +85,11 @@ async def start_process(
     try:
         yield process
     finally:
-        await asyncio.shield(_end_group(process))
+        try:
+            await asyncio.shield(_end_group(process))
+        finally:
+            # A pipe that nobody has read to its end would stay open until it is collected. There is no public way.
+            process._transport.close()  # type: ignore[attr-defined]
 
 
 def spawn_detached(

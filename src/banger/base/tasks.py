@@ -5,7 +5,7 @@ A TaskGroup would end everything when one task fails; here tasks are independent
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -29,20 +29,38 @@ async def beside(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
             _log.info("what ran beside a call failed", extra={"why": str(error)})
 
 
-async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """As asyncio.to_thread, but a cancelled caller waits for the thread: whoever then undoes what it did finds it
-    done, not being done."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+async def first_of(*works: Coroutine[Any, Any, T]) -> tuple[int, T]:
+    """Which of them ends first, and its result; a failure of its is the caller's. The others are cancelled."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    number = next(number for number, task in enumerate(tasks) if task in done)
+    return number, tasks[number].result()
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Waits for work that must not be left half-done; a cancelled caller waits as well, and learns of it then."""
+    task = asyncio.ensure_future(work)
     cancelled = False
-    while not work.done():
+    while not task.done():
         try:
-            await asyncio.wait((work,))
+            await asyncio.wait((task,))
         except asyncio.CancelledError:
             cancelled = True
     if cancelled:
-        work.exception()
+        task.exception()
         raise asyncio.CancelledError
-    return work.result()
+    return task.result()
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """As asyncio.to_thread, but a cancelled caller waits for the thread: whoever then undoes what it did finds it
+    done, not being done."""
+    return await to_the_end(asyncio.to_thread(function, *arguments))
 
 
 class Supervisor:

@@ -44,3 +44,13 @@ def log_path() -> str:
     if not base.startswith("/"):
         base = (os.environ.get("HOME") or "/") + "/.local/state"
     return base + "/banger/daemon.log"
+
+
+def config_directory() -> str:
+    named = os.environ.get("BANGER_CONFIG_DIR")
+    if named:
+        return named
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    if not base.startswith("/"):
+        base = (os.environ.get("HOME") or "/") + "/.config"
+    return base + "/banger"

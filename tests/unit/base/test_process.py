@@ -31,6 +31,15 @@ async def test_a_cancelled_caller_takes_the_tool_along():
         os.kill(pid, 0)
 
 
+async def test_pipes_that_were_not_read_to_their_end_are_closed_with_the_block():
+    before = set(os.listdir("/proc/self/fd"))
+    async with start_process(("/bin/sh", "-c", "head -c 10000000 /dev/zero; exec sleep 60")) as process:
+        assert len(await process.stdout.read(10)) == 10
+        await asyncio.sleep(0.2)  # until its reader has had enough
+    await asyncio.sleep(0)
+    assert len(set(os.listdir("/proc/self/fd")) - before) == 0
+
+
 async def test_stdin_is_empty_and_the_environment_clean(monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "x")
     done = await run(("/bin/sh", "-c", "cat; env"), timeout_s=10)

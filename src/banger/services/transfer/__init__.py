@@ -1,0 +1,1 @@
+"""Files into guests and out of them."""
