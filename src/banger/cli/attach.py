@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from banger.cli.signals import Interrupts, signal_pipe
 from banger.cli.terminal import find_size, is_terminal, raw_mode
 from banger.client import wire
-from banger.client.statuses import END, MAX_PAYLOAD_BYTES, STDERR, STDOUT
+from banger.client.statuses import END, EVENT, MAX_PAYLOAD_BYTES, STDERR, STDOUT
 from banger.client.wire import Failure, RemoteProblem
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from banger.client.blocking import CommandConnection
 
 _PIPE_BUF = 4096  # poll says "writable" of a pipe when this much fits without blocking (pipe(7))
-_WATCHED = (signal.SIGINT, signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP)
+WATCHED = (signal.SIGINT, signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP)
 
 
 def attach(command: CommandConnection, *, stdin: bool, pty: bool) -> int:
@@ -40,19 +40,20 @@ def attach(command: CommandConnection, *, stdin: bool, pty: bool) -> int:
         undo.callback(command.close)
         if pty and is_terminal(0):
             undo.enter_context(raw_mode(0))
-        signals = undo.enter_context(signal_pipe(*_WATCHED))
-        end = _Attachment(command, signals, stdin=stdin, pty=pty).run()
-    return _exit_status(end)
+        signals = undo.enter_context(signal_pipe(*WATCHED))
+        end = Attachment(command, signals, stdin=stdin, pty=pty).run()
+    return exit_status(end)
 
 
-def _exit_status(end: dict[str, Any]) -> int:
+def exit_status(end: dict[str, Any]) -> int:
     if "error" in end:
         raise RemoteProblem.from_reply(end)
     return 128 + int(end["signal"]) if "signal" in end else int(end.get("status", 0))
 
 
-class _Attachment:
-    """The state of one loop: what waits to be written where, and which ends are still open."""
+class Attachment:
+    """The state of one loop: what waits to be written where, and which ends are still open. The `take_` methods say
+    what becomes of what has come."""
 
     def __init__(self, command: CommandConnection, signals: int, *, stdin: bool, pty: bool) -> None:
         self._command = command
@@ -113,18 +114,31 @@ class _Attachment:
     def _receive(self) -> None:
         frames = self._command.receive()
         if frames is None:
-            raise Failure(
-                "unavailable",
-                "the connection to the command is lost",
-                hint="banger daemon status",
-                outcome="unknown",
-            )
-        for kind, payload in frames:
+            self.take_loss()
+        for kind, payload in frames or ():
             if kind == END:
                 self._end = wire.decode_line(bytes(payload))
                 self._stdin_open = False
-            elif kind in (STDOUT, STDERR) and kind not in self._closed and payload:
-                self._pending.append((kind, payload))
+            elif kind == EVENT:
+                self.take_event(wire.decode_line(bytes(payload)))
+            elif kind in (STDOUT, STDERR) and payload:
+                self.take_output(kind, payload)
+
+    def take_loss(self) -> None:
+        """The connection has ended without a last word."""
+        raise Failure(
+            "unavailable",
+            "the connection to the command is lost",
+            hint="banger daemon status",
+            outcome="unknown",
+        )
+
+    def take_event(self, event: dict[str, Any]) -> None:
+        """A command has none."""
+
+    def take_output(self, kind: int, data: memoryview | bytes) -> None:
+        if kind not in self._closed and data:
+            self._pending.append((kind, memoryview(data)))
 
     def _write(self) -> None:
         """Writes what fits of the first pending output. The kinds of frames are the numbers of descriptors."""
@@ -151,6 +165,10 @@ class _Attachment:
             return
         except OSError:
             data = b""  # a closed or revoked stdin is an ended one
+        self.take_input(data)
+
+    def take_input(self, data: bytes) -> None:
+        """What was read from our stdin; nothing is its end."""
         self._command.send_stdin(data)
         self._stdin_open = bool(data)
 
@@ -160,12 +178,16 @@ class _Attachment:
                 if self._pty:
                     self._command.send_size(*find_size())
             elif number == signal.SIGINT:
-                to_send = self._interrupts.press(time.monotonic())
-                if to_send is None:
-                    raise KeyboardInterrupt
-                self._command.send_signal(to_send)
+                self.take_interrupt()
             else:
                 raise SystemExit(128 + number)
+
+    def take_interrupt(self) -> None:
+        """The first Ctrl-C is the command's."""
+        to_send = self._interrupts.press(time.monotonic())
+        if to_send is None:
+            raise KeyboardInterrupt
+        self._command.send_signal(to_send)
 
 
 def _no_reader(error: OSError) -> BaseException:

@@ -101,7 +101,7 @@ def resolve_session(untrusted_reference: str, known: Iterable[Candidate]) -> str
     if not found and name.startswith(ID_PREFIX) and len(name) > len(ID_PREFIX):
         found = [each for each in among if each.id.startswith(name)]
     if not found:
-        raise not_found(f"there is no session {untrusted_reference!r}", hint="banger session list --all")
+        raise not_found(f"there is no session {untrusted_reference!r}", hint="banger session list")
     if len(found) > 1:
         listed = ", ".join(f"{each.shown} ({each.id})" for each in found)
         raise Problem(
