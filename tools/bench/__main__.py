@@ -8,7 +8,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from tools.bench import boot, cli, hostnet, records, rpc
+from tools.bench import boot, cli, hostnet, records, rpc, workspace
 from tools.bench.measure import Result, render_table, write_results
 
 from banger.base.paths import find_paths
@@ -27,7 +27,7 @@ VMS = 100
 
 def main() -> int:
     named = set(sys.argv[1:])
-    wanted = named or {"P2", "P7", "P8"} | hostnet.IDS
+    wanted = named or {"P2", "P7", "P8", "W1"} | hostnet.IDS
     results: list[Result] = []
     if wanted & hostnet.IDS:
         if obstacle := hostnet.find_obstacle():
@@ -40,6 +40,9 @@ def main() -> int:
     if "P2" in wanted:
         print("• P2: booting", file=sys.stderr)
         results += asyncio.run(_bench_boot())
+    if "W1" in wanted:
+        print("• W1: a repository goes in", file=sys.stderr)
+        results += workspace.run()
     if wanted & {"P7", "P8"}:
         with tempfile.TemporaryDirectory(prefix="bb") as work:
             results += _bench_daemon(Path(work), wanted)
