@@ -19,7 +19,7 @@ from banger.privileged.contract.values import Refusal
 
 R = TypeVar("R")
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 _ANSWER_S = 10.0
 _PAUSE_S = 0.05
 _UCRED = struct.Struct("3i")

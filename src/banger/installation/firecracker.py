@@ -4,20 +4,18 @@ Root's are for the jail: the helper runs what only root can change. A user's own
 Nothing is put in place but what has the pinned digests. No daemon takes part: the first one may need what is fetched.
 """
 
-import asyncio
 import os
-import time
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from banger.base.files import ensure_private_directory
 from banger.base.paths import find_paths
-from banger.base.problem import Problem
 from banger.client.wire import Failure
 from banger.installation import places
 from banger.installation.host import Host
 from banger.installation.record import find_record
 from banger.installation.tree import Tree
+from banger.installation.watching import Watch, failing, run_watched
 from banger.vmm.firecracker.obtain import (
     Programs,
     are_whole,
@@ -29,15 +27,6 @@ from banger.vmm.firecracker.obtain import (
 from banger.vmm.firecracker.programs import VERSION, managed_program
 
 _MODE = 0o755
-_TICK_S = 0.1
-
-
-class Watch(Protocol):
-    """Who shows stages to a person, told of them as the daemon tells of an operation's."""
-
-    def event(self, event: dict[str, Any]) -> None: ...
-
-    def idle(self) -> None: ...
 
 
 class SetUp(NamedTuple):
@@ -51,18 +40,10 @@ class SetUp(NamedTuple):
 
 def set_up_firecracker(host: Host, watch: Watch, *, brought: Path | None = None) -> SetUp:
     """For root or for the user, whoever asks. Downloaded where nothing was `brought`. Raises Failure."""
-    try:
+    with failing():
         if os.geteuid() == host.root_uid:
             return _set_up_for_root(Tree(host.root, uid=host.root_uid), watch, brought)
         return _set_up_for_user(watch, brought)
-    except Problem as problem:
-        raise Failure(
-            problem.code.value,
-            problem.brief,
-            hint=problem.hint,
-            detail=problem.detail,
-            outcome=problem.outcome.value,
-        ) from problem
 
 
 def plan_next(host: Host, done: SetUp) -> tuple[str, ...]:
@@ -127,41 +108,4 @@ def _is_in_place(tree: Tree, name: str) -> bool:
 
 
 def _fetch(watch: Watch, brought: Path | None) -> dict[str, bytes]:
-    async def fetch() -> dict[str, bytes]:
-        clock = asyncio.create_task(_tick(watch))
-        try:
-            return await fetch_programs(_Told(watch), brought=brought)
-        finally:
-            clock.cancel()
-
-    return asyncio.run(fetch())
-
-
-async def _tick(watch: Watch) -> None:
-    """The clock of a stage that says nothing."""
-    while True:
-        await asyncio.sleep(_TICK_S)
-        watch.idle()
-
-
-class _Told:
-    """Progress as events."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self._stage = ""
-        self._since = 0.0
-
-    def enter(self, stage: str) -> None:
-        self.leave()
-        self._stage, self._since = stage, time.monotonic()
-        self._watch.event({"type": "stage", "state": "begin", "name": stage})
-
-    def leave(self) -> None:
-        if self._stage:
-            took_ms = (time.monotonic() - self._since) * 1000
-            self._watch.event({"type": "stage", "state": "end", "name": self._stage, "duration_ms": took_ms})
-            self._stage = ""
-
-    def tell(self, detail: str) -> None:
-        self._watch.event({"type": "detail", "text": detail})
+    return run_watched(watch, lambda progress: fetch_programs(progress, brought=brought))

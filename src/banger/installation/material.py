@@ -75,6 +75,16 @@ CONFIG = """\
 # guest = "~/.gitconfig"
 # mode = "0600"
 #
+# [agents.claude]                       # a coding agent for vm run --agent claude; opencode is built in
+# command = ["claude"]
+# install = ["npm", "install", "--global", "@anthropic-ai/claude-code"]
+# env = ["ANTHROPIC_API_KEY"]           # variables that whoever starts it passes on: names, never values
+#
+# [tooling]
+# enabled = true                        # vm run PATH installs the tools that the repository wants
+# timeout = "15m"                       # how long mise may take
+# environment = {}                      # what mise is told: mirrors, proxies
+#
 # [opencode]
 # wait = false                          # creating a VM waits until opencode listens
 # port = 4096

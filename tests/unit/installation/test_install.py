@@ -111,7 +111,15 @@ def test_an_edited_configuration_is_kept(do, host, record):
 
 
 def test_the_configuration_laid_down_is_one_that_the_daemon_reads(do, host):
-    from banger.model.config import Config, FileSync, LimitKeys, Opencode, VmDefaults, parse_config
+    from banger.model.config import (
+        Config,
+        FileSync,
+        LimitKeys,
+        Opencode,
+        ToolingKeys,
+        VmDefaults,
+        parse_config,
+    )
 
     do()
     text = at(host, places.CONFIG).read_text()
@@ -120,8 +128,12 @@ def test_the_configuration_laid_down_is_one_that_the_daemon_reads(do, host):
         line.removeprefix("# ") for line in text.splitlines() if " = " in line or line.startswith("# [")
     )
     assert parse_config(uncommented, file="config.toml").vm_defaults.vcpu == 2
-    tables = {"vm_defaults": VmDefaults, "limits": LimitKeys, "file_sync": FileSync, "opencode": Opencode}
-    for key in set(Config.__struct_fields__) - set(tables):
+    tables = {
+        **{"vm_defaults": VmDefaults, "limits": LimitKeys, "file_sync": FileSync},
+        **{"opencode": Opencode, "tooling": ToolingKeys},
+    }
+    assert "\n# [agents.claude] " in text
+    for key in set(Config.__struct_fields__) - set(tables) - {"agents"}:
         assert f"\n# {key} = " in text
     for table, keys in tables.items():
         section = text[text.index(f"[{table}]") :]
@@ -246,9 +258,7 @@ def test_a_unit_that_does_not_start_is_quoted(do, systemctl):
 
 def test_the_deadline_is_kept(do, systemctl, listen, monkeypatch):
     listen.helper()
-    defaults = module.wait_answer.__defaults__
     monkeypatch.setattr(module.wait_answer, "__defaults__", (0.2,))
-    assert defaults == (30.0,)
     with pytest.raises(Failure, match=r"banger\.service is \w+ and does not answer"):
         do(systemctl(state="activating"))
 

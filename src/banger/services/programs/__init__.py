@@ -1,0 +1,1 @@
+"""Pinned programs in guests: put there once, by whoever needs them."""
