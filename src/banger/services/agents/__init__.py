@@ -1,0 +1,1 @@
+"""Coding agents in guests: their programs, and whether they serve."""
