@@ -276,10 +276,13 @@ class VmSsh(Request[SshTarget]):
 
 @declare("vm.logs")
 class VmLogs(Request[LogText]):
-    """The serial console of the guest, or the words of its VMM."""
+    """The serial console of the guest, the words of its VMM, or those of the last installation of tools."""
 
     vm: VmReference
-    source: Annotated[Literal["serial", "vmm"], field("serial or vmm", choices=["serial", "vmm"])] = "serial"
+    source: Annotated[
+        Literal["serial", "vmm", "tooling"],
+        field("serial, vmm or tooling", choices=["serial", "vmm", "tooling"]),
+    ] = "serial"
     tail_lines: Annotated[
         Natural | None, field("only the last N lines", flag="tail", short="n", metavar="N")
     ] = None
@@ -293,7 +296,12 @@ class VmExec(Request[Nothing]):
     argv: Annotated[list[str], field("the command", positional=True, metavar="CMD")]
     env: Annotated[list[str], field("KEY=VALUE, repeatable", short="e")] = []
     cwd: Annotated[
-        str | None, field("working directory; default the user's home", flag="workdir", short="w")
+        str | None,
+        field("working directory; default the workspace, or the user's home", flag="workdir", short="w"),
+    ] = None
+    guest_path: Annotated[
+        str | None,
+        field("run here as in the workspace, with its tools", flag="guest-path", metavar="PATH"),
     ] = None
     user: Annotated[str | None, field("user name or uid[:gid]; default root", short="u")] = None
     pty: Annotated[bool, field("allocate a terminal", flag="tty", short="t")] = False

@@ -6,6 +6,47 @@ Functions are named, not imported, so that one command loads one module of `bang
 
 from __future__ import annotations
 
+from banger.cli.flags import (
+    AGENT,
+    ALONE,
+    ATTACH,
+    AUTO_PREPARE,
+    COPIED,
+    DETACH,
+    DETACH_KEYS,
+    DRY_RUN,
+    ENTER,
+    ENV_FILE,
+    FOLLOW,
+    FROM,
+    FROM_FILE,
+    HOST,
+    INTERVAL,
+    JSON,
+    NAMED,
+    NAMED_VMS,
+    NO_BOOTSTRAP,
+    NO_FORWARDING,
+    NO_START,
+    OP,
+    OUTPUT,
+    OWNER,
+    PROGRAM,
+    PURGE,
+    QUIET,
+    REMOVE,
+    SHELL,
+    SSH_FILE,
+    SSH_INSTALL,
+    SSH_UNINSTALL,
+    START,
+    STDERR,
+    STDOUT,
+    TEXT,
+    TTY,
+    WATCH,
+    YES,
+)
 from banger.cli.methods import METHODS
 
 TYPE_CHECKING = False
@@ -14,106 +55,13 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-JSON: Row = {"name": "json", "type": "bool", "flag": "json", "help": "print JSON with stable names"}
-QUIET: Row = {"name": "quiet", "type": "bool", "flag": "quiet", "short": "q", "help": "no progress on stderr"}
-REMOVE: Row = {
-    "name": "rm",
-    "type": "bool",
-    "flag": "rm",
-    "help": "delete the VM when the command or shell ends; with -d and --ttl, when its time is over",
-}
-DETACH: Row = {
-    "name": "detach",
-    "type": "bool",
-    "flag": "detach",
-    "short": "d",
-    "help": "prepare everything, print the name, do not attach",
-}
-OP: Row = {
-    "name": "op",
-    "type": "str",
-    "flag": "op",
-    "metavar": "ID",
-    "help": "do it once under this operation id: the same command with the same id is not done again",
-}
-ALONE: Row = {
-    "name": "detach",
-    "type": "bool",
-    "flag": "detach",
-    "short": "d",
-    "help": "print the operation's id and return; it goes on",
-}
-NAMED: Row = {
-    "name": "named",
-    "type": "str",
-    "positional": True,
-    "metavar": "NAME",
-    "unit": "name",
-    "help": "the VM's name; the same as --name",
-}
-NO_START: Row = {"name": "no_start", "type": "bool", "flag": "no-start", "help": "only create it"}
-TTY: Row = {"name": "tty", "type": "bool", "flag": "tty", "short": "t", "help": "ask sshd for a terminal"}
-YES: Row = {"name": "yes", "type": "bool", "flag": "yes", "short": "y", "help": "do not ask"}
-SHELL: Row = {
-    "name": "shell",
-    "type": "str",
-    "positional": True,
-    "metavar": "SHELL",
-    "help": "bash, zsh or fish",
-    "choices": ("bash", "zsh", "fish"),
-    "required": True,
-}
+GROUPS = (
+    *("vm", "workspace", "tooling", "session", "agent", "image", "kernel"),
+    *("daemon", "operation", "setup", "system"),
+)
 
-OWNER: Row = {
-    "name": "owner",
-    "type": "str",
-    "flag": "owner",
-    "metavar": "USER",
-    "help": "whose VMs they will be; default who called sudo",
-}
-NO_FORWARDING: Row = {
-    "name": "no_forwarding",
-    "type": "bool",
-    "flag": "no-forwarding",
-    "help": "leave net.ipv4.ip_forward as it is; --nat may not work then",
-}
-START: Row = {
-    "name": "start",
-    "type": "bool",
-    "flag": "start",
-    "help": "without systemd: start both in the background",
-}
-PURGE: Row = {
-    "name": "purge",
-    "type": "bool",
-    "flag": "purge",
-    "help": "the owner's VMs, images, kernels and keys, too, and a changed configuration",
-}
-
-FROM: Row = {
-    "name": "from",
-    "type": "str",
-    "flag": "from",
-    "metavar": "PATH",
-    "help": "download nothing: take the release archive, the wheel, or a directory with firecracker and jailer",
-}
-
-WATCH: Row = {
-    "name": "watch",
-    "type": "bool",
-    "flag": "watch",
-    "short": "w",
-    "help": "again and again, until left",
-}
-INTERVAL: Row = {
-    "name": "interval",
-    "type": "float",
-    "flag": "interval",
-    "unit": "seconds",
-    "help": "how often (default 2s)",
-}
-
-GROUPS = ("vm", "image", "kernel", "daemon", "operation", "setup", "system")
+# Groups that may have `vm` before them.
+OF_VMS = ("session", "workspace")
 
 # run: module and function. method: whose parameters it takes (hidden ones left out); also: named parameters of
 # other methods. flags: what only the CLI knows. many: several references. rest: the name of what follows `--`.
@@ -122,8 +70,25 @@ COMMANDS: dict[str, Row] = {
         "run": "run:run",
         "summary": "Creates a VM, boots it, and runs a command or a shell in it.",
         "method": "vm.create",
-        "also": ("vm.exec", ("env", "cwd", "user", "pty", "stdin")),
-        "flags": (REMOVE, DETACH, QUIET),
+        "also": (
+            ("vm.exec", ("env", "cwd", "user", "pty", "stdin")),
+            (
+                "workspace.prepare",
+                (
+                    "path",
+                    "full",
+                    "depth",
+                    "untracked",
+                    "include",
+                    "branch",
+                    "commit",
+                    "guest_path",
+                    "read_only",
+                ),
+            ),
+            ("tooling.install", ("timeout_s",)),
+        ),
+        "flags": (NO_BOOTSTRAP, ENV_FILE, AGENT, REMOVE, DETACH, QUIET),
         "rest": "CMD",
     },
     "vm create": {"run": "vm:create", "method": "vm.create", "flags": (NAMED, NO_START, QUIET, JSON)},
@@ -142,6 +107,7 @@ COMMANDS: dict[str, Row] = {
         "run": "run:execute",
         "summary": "Runs a command in a running VM.",
         "method": "vm.exec",
+        "flags": (ENV_FILE, AUTO_PREPARE),
         "rest": "CMD",
         "rest_required": True,
     },
@@ -151,6 +117,13 @@ COMMANDS: dict[str, Row] = {
         "method": "vm.ssh",
         "flags": (TTY,),
         "rest": "CMD",
+    },
+    "vm cp": {
+        "run": "copy:copy",
+        "summary": "Copies files and directories into a VM or out of it.",
+        "also": (("vm.put", ("parents", "archive", "user")),),
+        "flags": (COPIED, FOLLOW, QUIET),
+        "many": True,
     },
     "vm stats": {
         "run": "usage:stats",
@@ -162,6 +135,43 @@ COMMANDS: dict[str, Row] = {
     "vm health": {"run": "usage:health", "method": "vm.health", "flags": (JSON,)},
     "vm logs": {"run": "vm:logs", "method": "vm.logs", "flags": (JSON,)},
     "vm prune": {"run": "vm:prune", "method": "vm.prune", "flags": (YES, JSON)},
+    "tooling plan": {"run": "tooling:plan", "method": "tooling.plan", "flags": (JSON,)},
+    "tooling install": {"run": "tooling:install", "method": "tooling.install", "flags": (QUIET, JSON)},
+    "session start": {
+        "run": "session:start",
+        "method": "session.start",
+        "flags": (ENV_FILE, ATTACH, DETACH_KEYS, JSON),
+        "rest": "CMD",
+        "rest_required": True,
+    },
+    "session list": {"run": "session:show_list", "method": "session.list", "flags": (JSON,)},
+    "session show": {"run": "session:show", "method": "session.show", "flags": (JSON,)},
+    "session logs": {"run": "session:logs", "method": "session.logs", "flags": (STDOUT, STDERR)},
+    "session attach": {"run": "session:attach", "method": "session.attach", "flags": (DETACH_KEYS,)},
+    "session send": {"run": "session:send", "method": "session.send", "flags": (TEXT, ENTER)},
+    "session resize": {"run": "session:resize", "method": "session.resize", "flags": (JSON,)},
+    "session stop": {"run": "vm:change", "method": "session.stop", "flags": (JSON,), "many": True},
+    "session kill": {"run": "vm:change", "method": "session.kill", "flags": (JSON,), "many": True},
+    "session remove": {"run": "vm:change", "method": "session.remove", "flags": (JSON,), "many": True},
+    "agent list": {"run": "agent:show_list", "method": "agent.list", "flags": (JSON,)},
+    "agent run": {
+        "run": "agent:run",
+        "summary": "Runs an agent in a running VM: on your terminal, or with -d in the background.",
+        "method": "agent.prepare",
+        "also": (("vm.exec", ("env", "cwd", "user")),),
+        "flags": (ENV_FILE, DETACH, QUIET),
+        "rest": "CMD",
+    },
+    "workspace prepare": {
+        "run": "workspace:prepare",
+        "method": "workspace.prepare",
+        "flags": (DRY_RUN, QUIET, JSON),
+    },
+    "workspace plan": {"run": "workspace:plan", "method": "workspace.plan", "flags": (JSON,)},
+    "workspace status": {"run": "workspace:status", "method": "workspace.status", "flags": (JSON,)},
+    "workspace export": {"run": "workspace_out:export", "method": "workspace.export", "flags": (OUTPUT,)},
+    "workspace diff": {"run": "workspace_out:diff", "method": "workspace.diff"},
+    "workspace pull": {"run": "workspace_out:pull", "method": "workspace.pull", "flags": (QUIET, JSON)},
     "image list": {"run": "image:show_list", "method": "image.list", "flags": (JSON,)},
     "image show": {"run": "image:show", "method": "image.show", "flags": (JSON,)},
     "image build": {"run": "image:build", "method": "image.build", "flags": (QUIET, JSON)},
@@ -191,6 +201,11 @@ COMMANDS: dict[str, Row] = {
         "summary": "Fetches Firecracker and its jailer in the version that banger knows, and verifies them.",
         "flags": (FROM, QUIET, JSON),
     },
+    "setup tools": {
+        "run": "setup:tools",
+        "summary": "Fetches the programs that banger puts into guests (mise, opencode), and verifies them.",
+        "flags": (PROGRAM, FROM_FILE, QUIET, JSON),
+    },
     "system install": {
         "run": "system:install",
         "summary": "Installs the root helper and the daemon as services of the system, or upgrades them.",
@@ -209,6 +224,22 @@ COMMANDS: dict[str, Row] = {
         "run": "system:uninstall",
         "summary": "Removes what system install has laid down. Refused while VMs run.",
         "flags": (PURGE, YES),
+    },
+    "ssh-config": {
+        "run": "ssh_config:configure",
+        "summary": "What OpenSSH needs to know so that ssh NAME.vm works, for every VM there will be.",
+        "flags": (NAMED_VMS, SSH_INSTALL, SSH_UNINSTALL, SSH_FILE),
+        "many": True,
+    },
+    "__ssh-proxy": {
+        "run": "ssh_config:proxy",
+        "summary": "What ssh runs for a connection to a VM.",
+        "flags": (HOST,),
+    },
+    "__ssh-known-host": {
+        "run": "ssh_config:known_host",
+        "summary": "What ssh runs for the host key of a VM.",
+        "flags": (HOST,),
     },
     "df": {"run": "disk:usage", "method": "disk.usage", "flags": (JSON,)},
     "top": {
@@ -232,12 +263,13 @@ COMMANDS: dict[str, Row] = {
     "__complete": {"run": "completion:complete", "summary": "Candidates for the last word.", "rest": "WORD"},
 }
 
-ALIASES = {"ps": "vm list", "vm ls": "vm list", "vm rm": "vm delete", "vm ps": "vm list"} | {
+ALIASES = {"ps": "vm list", "cp": "vm cp", "vm ls": "vm list", "vm rm": "vm delete", "vm ps": "vm list"} | {
     f"{group} {short}": f"{group} {long}"
     for group in ("image", "kernel")
     for short, long in (("ls", "list"), ("rm", "delete"))
 }
 ALIASES["operation ls"] = "operation list"
+ALIASES |= {"session ls": "session list", "session ps": "session list", "session rm": "session remove"}
 
 
 class Parameter:
@@ -286,8 +318,7 @@ class Command:
         declared = METHODS.get(self.method, {"help": "", "parameters": ()})
         self.summary: str = row.get("summary") or declared["help"]
         rows = [*declared["parameters"]]
-        if "also" in row:
-            method, names = row["also"]
+        for method, names in row.get("also", ()):
             rows += [entry for entry in METHODS[method]["parameters"] if entry["name"] in names]
         rows += row.get("flags", ())
         if declared.get("kind") == "operation" and declared["effect"] != "read":

@@ -47,13 +47,16 @@ def main(words: list[str]) -> int:
 
 
 def report(failure: Failure) -> None:
-    """One line and its hint on stderr, the operation's id in parentheses; the detail indented between them."""
-    message = " ".join(failure.message.split())
+    """One line and its hint on stderr, the operation's id in parentheses; the detail indented between them. All of it
+    may hold names that others have chosen."""
+    from banger.cli.output import defuse
+
+    message = defuse(" ".join(failure.message.split()))
     lines = [f"banger: {message} ({failure.op})" if failure.op else f"banger: {message}"]
     if failure.detail:
-        lines += ["  " + line for line in failure.detail.rstrip().splitlines()]
+        lines += ["  " + defuse(line) for line in failure.detail.rstrip().splitlines()]
     if failure.hint:
-        lines.append(f"hint: {failure.hint}")
+        lines.append(f"hint: {defuse(failure.hint)}")
     sys.stdout.flush()
     sys.stderr.write("\n".join(lines) + "\n")
 

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """Two spaces of indent, UTF-8 as it is, keys in the order of the reference."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Two spaces of indent, UTF-8 as it is, keys in the order of the reference. On a terminal what could drive it is
+    escaped: the same JSON in other letters."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if sys.stdout.isatty():
+        text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    sys.stdout.write(text + "\n")
 
 
 def defuse(text: str) -> str:
@@ -22,15 +26,16 @@ def defuse(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """A remark for people, on stderr, after what is on stdout so far."""
+    """A remark for people, on stderr, after what is on stdout so far. It may hold names that others have chosen."""
     sys.stdout.flush()
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(defuse(text) + "\n")
     sys.stderr.flush()
 
 
 def warn(result: dict[str, Any]) -> None:
     """What the start of a VM had to leave out."""
-    for warning in (result.get("vm") or {}).get("warnings") or ():
+    vm = result.get("vm")
+    for warning in vm.get("warnings") or () if isinstance(vm, dict) else ():
         note(f"banger: warning: {warning}")
 
 

@@ -73,6 +73,8 @@ def parse(words: list[str]) -> Arguments:
 
 
 def _find_name(words: list[str]) -> tuple[str, list[str]]:
+    if words[:1] == ["vm"] and words[1:] and words[1] in catalog.OF_VMS:
+        words = words[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         named = " ".join(words[1:3])
         raise HelpAsked(catalog.ALIASES.get(named, named))
@@ -200,8 +202,14 @@ class _Reader:
         except KeyError:
             known = [name for name in (*self._flags, *self._negations) if name.startswith("--")]
             close = _closest(flag, known)
-            hint = f"did you mean {close}?" if close else _see_help(self._command)
+            hint = f"did you mean {close}?" if close else self._hint_at_flags()
             raise refuse(f"banger {self._command.name} has no flag {flag}", hint=hint) from None
+
+    def _hint_at_flags(self) -> str:
+        """A flag behind a word is likely the word's own."""
+        if self._command.rest and len(self._waiting) < len(self._command.positionals):
+            return f"use -- before the command: banger {self._command.name} -- {self._command.rest}"
+        return _see_help(self._command)
 
     def _check_complete(self) -> None:
         missing = [p for p in self._waiting if p.required]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 
-from banger.cli.output import may_colour, may_redraw
+from banger.cli.output import defuse, may_colour, may_redraw
 from banger.cli.render.tables import render_duration
 
 TYPE_CHECKING = False
@@ -51,7 +51,7 @@ class Plain:
     def end(self, *, failed: bool) -> None: ...
 
     def _write(self, line: str) -> None:
-        self._stream.write(line + "\n")
+        self._stream.write(defuse(line) + "\n")
         self._stream.flush()
 
 

@@ -73,8 +73,12 @@ def parse_duration(word: str, shown: str) -> float:
 def parse_int(word: str, shown: str) -> int:
     digits = word[1:] if word[:1] == "-" else word
     if not (digits.isascii() and digits.isdigit()):
-        raise refuse(f"{shown} {word!r} is not a number", hint=f"for example {shown} 2")
+        raise refuse(f"{shown} {word!r} is not a number", hint=_show_number(shown))
     return int(word)
+
+
+def _show_number(shown: str) -> str:
+    return f"for example {shown} 2" if shown.startswith("-") else "a whole number, for example 24"
 
 
 def parse_pair(word: str, shown: str) -> tuple[str, str]:

@@ -28,7 +28,11 @@ _AFTER_LEAVING = {
     "vm.delete": "{0} may still be deleted",
     "image.delete": "{0} may still be deleted",
     "kernel.delete": "{0} may still be deleted",
+    "tooling.install": "mise is being stopped; what it had finished stays",
+    "workspace.pull": "the refs of {0} stay as they were, unless they were about to move",
     "operation.watch": "the operation goes on",
+    "workspace.prepare": "what was there before stays, and what is half-done the next prepare completes",
+    "agent.prepare": "it is being stopped",
 }  # the first parameter is the reference
 
 

@@ -27,7 +27,10 @@ from banger.images.ownership import Ownership
 from banger.model.config import Config
 from banger.model.sizing import HostSize
 from banger.model.vm import VmRecord
+from banger.pinned.catalog import DIRECTORY as PROGRAMS
 from banger.privileged.contract.base import Privileged
+from banger.services.access.service import AccessService
+from banger.services.agents.service import AgentService
 from banger.services.checks.contract import CheckSurroundings, Networks
 from banger.services.checks.service import CheckService
 from banger.services.contract import Perform
@@ -35,6 +38,9 @@ from banger.services.disk.service import DiskService, Places
 from banger.services.hostnet.service import HostNetwork
 from banger.services.images.service import ImageService
 from banger.services.kernels.service import KernelService
+from banger.services.sessions.service import SessionService
+from banger.services.tooling.service import ToolingService
+from banger.services.transfer.service import TransferService
 from banger.services.upkeep.activity import GuestActivity
 from banger.services.upkeep.service import Upkeep
 from banger.services.usage.sampling import Sampler, measure_disks
@@ -43,6 +49,8 @@ from banger.services.vms.capabilities.registration import list_checks
 from banger.services.vms.layout import Layouts
 from banger.services.vms.service import VmService
 from banger.services.vms.surroundings import Surroundings
+from banger.services.workspaces.outgoing import OutgoingService
+from banger.services.workspaces.service import WorkspaceService
 from banger.storage.choose import Storage
 from banger.store.contract import Store
 
@@ -75,6 +83,14 @@ class Daemon:
         self._tasks = tasks
         self._material = make_material(adapters, store.vms.list)
         self._vms = VmService(self._surroundings(), tasks)
+        self._sessions = SessionService(self._vms, store.sessions, tasks)
+        self._transfer = TransferService(self._vms)
+        self._workspaces = WorkspaceService(
+            self._vms, store.workspaces, Path(adapters.paths.state) / "workspaces", tasks
+        )
+        self._outgoing = OutgoingService(
+            self._vms, store.workspaces, Path(adapters.paths.state) / "quarantine"
+        )
         layouts, storage = _find_layouts(adapters.paths), adapters.storage
         self._usage = UsageService(
             self._vms, Sampler(self._vms, lambda vm: measure_disks(storage, layouts, vm))
@@ -83,6 +99,9 @@ class Daemon:
     async def begin(self) -> None:
         """VMs first: what runs is known before the bridge is opened for it."""
         config, tasks = self._adapters.config, self._tasks
+        self._workspaces.open()
+        self._outgoing.sweep()
+        self._sessions.open()
         await self._vms.recover()
         self._networks.open()
         tasks.start(self._sweep(), name="sweep")
@@ -95,13 +114,22 @@ class Daemon:
         checks = make_checks(
             self._adapters, self._networks, self._material, self._store.vms.list, serving_since=host_now()
         )
+        programs = Path(self._adapters.paths.data) / PROGRAMS
+        agents = AgentService(self._vms, self._adapters.config.agents, programs)
         handlers = make_handlers(
             self._vms,
             MaterialCalls(images, kernels, default_image=self._adapters.config.default_image),
             checks,
-            Completion(self._store, images, kernels),
+            Completion(self._store, images, kernels, agents.names),
             self._usage,
             self._make_disk(),
+            self._make_access(),
+            agents,
+            self._sessions,
+            self._transfer,
+            self._workspaces,
+            self._outgoing,
+            self._make_tooling(),
         )
         return Services(
             handlers=handlers,
@@ -116,7 +144,11 @@ class Daemon:
 
     def attend(self, perform: Perform) -> None:
         """What ends VMs by itself does so in operations."""
-        activity = GuestActivity(self._vms.is_streaming, self._usage.count_connections)
+
+        def is_at_work(vm_id: str) -> bool:
+            return self._vms.is_streaming(vm_id) or self._sessions.is_busy(vm_id)
+
+        activity = GuestActivity(is_at_work, self._usage.count_connections)
         stale_after_s = self._adapters.config.auto_stop_stale_after_s
         Upkeep(self._vms, activity, self._tasks, perform, stale_after_s=stale_after_s).open()
 
@@ -150,6 +182,20 @@ class Daemon:
             layouts=_find_layouts(adapters.paths),
             owner_key_path=key_path,
             owner_key=owner_key,
+        )
+
+    def _make_access(self) -> AccessService:
+        key_path = _find_owner_key(self._adapters.paths, self._adapters.config)
+        return AccessService(key_path, lambda: ensure_owner_key(key_path, "banger"))
+
+    def _make_tooling(self) -> ToolingService:
+        adapters, layouts = self._adapters, _find_layouts(self._adapters.paths)
+        return ToolingService(
+            self._vms,
+            self._store.workspaces,
+            adapters.config.tooling,
+            Path(adapters.paths.data) / PROGRAMS,
+            lambda vm_id: layouts.of(vm_id).log("tooling"),
         )
 
     def _make_disk(self) -> DiskService:

@@ -11,6 +11,7 @@ _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _NAMED = re.compile(r"^Object (contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
 _MAX_SHOWN = 60
+_SECRET = re.compile(r"^env")  # what is refused is logged
 
 
 def explain_mismatch(what: str, untrusted_content: msgspec.Raw, error: Exception) -> Problem:
@@ -28,10 +29,10 @@ def explain_mismatch(what: str, untrusted_content: msgspec.Raw, error: Exception
         if named[1] == "missing required":
             return bad_request(f"{what}: {_shorten(inner)} is missing")
         value = _find_value(content, path)
-        shown = _show(value.get(named["field"])) if isinstance(value, dict) else "?"
+        shown = _show(inner, value.get(named["field"])) if isinstance(value, dict) else "?"
         return bad_request(f"{what}: unknown field {_shorten(inner)} (its value is {shown})")
     reason = complaint[:1].lower() + complaint[1:].replace("`", "")
-    shown = _show(_find_value(content, path))
+    shown = _show(field, _find_value(content, path))
     return bad_request(f"{what}: {_shorten(field) or 'params'} is {shown}: {reason}")
 
 
@@ -47,7 +48,9 @@ def _find_value(content: Any, path: str) -> Any:
     return content
 
 
-def _show(value: Any) -> str:
+def _show(field: str, value: Any) -> str:
+    if _SECRET.match(field):
+        return "not shown"
     return _shorten(msgspec.json.encode(value).decode("utf-8", "replace"))
 
 

@@ -33,6 +33,7 @@ BASE_PACKAGES = (
     "git",
     "kmod",
     "less",
+    "make",
     "netbase",
     "nftables",
     "procps",

@@ -10,18 +10,22 @@ from typing import NamedTuple
 import msgspec
 
 from banger.base.problem import Problem, bad_request
+from banger.model.agents import AgentKeys, validate_agent_name
 from banger.model.config_checks import EXAMPLES, Path, list_checks
-from banger.model.config_keys import Config, FileSync, LimitKeys, Opencode, VmDefaults
+from banger.model.config_keys import Config, FileSync, LimitKeys, Opencode, ToolingKeys, VmDefaults
 
-__all__ = ["Config", "FileSync", "LimitKeys", "Opencode", "VmDefaults", "parse_config"]
+__all__ = ["Config", "FileSync", "LimitKeys", "Opencode", "ToolingKeys", "VmDefaults", "parse_config"]
 
 _TABLES: dict[str, type[msgspec.Struct]] = {
     "vm_defaults": VmDefaults,
     "limits": LimitKeys,
     "file_sync": FileSync,
     "opencode": Opencode,
+    "tooling": ToolingKeys,
+    "agents": AgentKeys,
 }
 _LISTS = frozenset({"file_sync"})  # of tables
+_NAMED = frozenset({"agents"})  # tables of tables, each with a name of its own
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 
@@ -31,6 +35,7 @@ def parse_config(text: str, *, file: str) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise bad_request(f"{file}: {error}", hint=f"correct {file}") from error
+    _check_agents(file, text, data.get("agents"))
     try:
         config = msgspec.convert(data, Config)
     except msgspec.ValidationError as error:
@@ -44,16 +49,29 @@ def parse_config(text: str, *, file: str) -> Config:
     return config
 
 
+def _check_agents(file: str, text: str, agents: object) -> None:
+    """Each by itself: for a table of tables msgspec does not say which one it means."""
+    for name, table in agents.items() if isinstance(agents, dict) else ():
+        path = ("agents", name)
+        try:
+            validate_agent_name(name)
+            msgspec.convert(table, AgentKeys)
+        except Problem as problem:
+            raise _refused(file, text, _Refusal(path, problem.brief, problem.hint or "")) from problem
+        except msgspec.ValidationError as error:
+            raise _refused(file, text, _explain(str(error), path)) from error
+
+
 class _Refusal(NamedTuple):
     path: Path
     reason: str
     hint: str
 
 
-def _explain(message: str) -> _Refusal:
+def _explain(message: str, begin: Path = ()) -> _Refusal:
     """Out of msgspec's message, which ends in the path: `… - at `$.vm_defaults.vcpu``."""
     reason, _, place = message.partition(" - at ")
-    path: Path = tuple(name or int(index) for name, index in _STEP.findall(place.strip("`$")))
+    path: Path = (*begin, *(name or int(index) for name, index in _STEP.findall(place.strip("`$"))))
     if unknown := re.search(r"unknown field `([^`]+)`", reason):
         return _Refusal((*path, unknown[1]), "is no key that banger knows", _list_keys(path, unknown[1]))
     if missing := re.search(r"missing required field `([^`]+)`", reason):
@@ -75,10 +93,13 @@ def _list_keys(path: Path, unknown: str) -> str:
 
 def _example(path: Path) -> str:
     key = _name(path)
-    return f"for example {key} = {EXAMPLES[key]}" if key in EXAMPLES else f"it is a table: {_header(key)}"
+    table = str(path[0]) if path and path[0] in _NAMED else key
+    return f"for example {key} = {EXAMPLES[key]}" if key in EXAMPLES else f"it is a table: {_header(table)}"
 
 
 def _header(table: str) -> str:
+    if table in _NAMED:
+        return f"[{table}.NAME]"
     return f"[[{table}]]" if table in _LISTS else f"[{table}]"
 
 
@@ -97,7 +118,12 @@ def _find_line(text: str, path: Path) -> int:
     lines = text.splitlines()
     begin, end = 0, len(lines)
     if path and path[0] in _TABLES:
-        header = re.compile(rf"\s*\[\[?\s*[\"']?{path[0]}[\"']?\s*\]")
+        name = (
+            rf"{path[0]}[\"']?\s*\.\s*[\"']?{re.escape(str(path[1]))}"
+            if path[0] in _NAMED and path[1:]
+            else path[0]
+        )
+        header = re.compile(rf"\s*\[\[?\s*[\"']?{name}[\"']?\s*\]")
         headers = [number for number, line in enumerate(lines) if header.match(line)]
         wanted = next((step for step in path if isinstance(step, int)), 0)
         if wanted < len(headers):

@@ -12,6 +12,8 @@ import msgspec
 
 from banger.base.problem import bad_request
 from banger.base.units import GIB, parse_duration, render_size
+from banger.model.agents import CHECKS as AGENT_CHECKS
+from banger.model.agents import AgentKeys
 from banger.model.config_keys import SIZES, Config, FileSync, read_bytes
 from banger.model.image import DEFAULT_IMAGE
 from banger.model.kernel import DEFAULT_KERNEL
@@ -29,6 +31,14 @@ from banger.model.vm import VmSpec, validate_spec
 
 GUEST_HOME = "/root"
 _MODE = re.compile(r"0?[0-7]{3}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+# What mise is told wherever banger runs it (services/tooling/guest.py).
+MISE_SETTINGS = frozenset(
+    {
+        *("MISE_DATA_DIR", "MISE_CACHE_DIR", "MISE_STATE_DIR", "MISE_CONFIG_DIR", "MISE_GLOBAL_CONFIG_FILE"),
+        *("MISE_YES", "MISE_USE_VERSIONS_HOST_TRACK", "NO_COLOR", "TERM", "PATH"),
+    }
+)
 _LIMIT_SIZES = ("memory_per_vm", "disk_per_vm", "memory_total", "disk_total", "disk_reserve")
 
 Path = tuple[str | int, ...]  # of keys, and of entries of a list, in the file
@@ -97,6 +107,26 @@ def _check_smallest(config: Config, key: str) -> None:
         )
 
 
+def _check_tooling_timeout(config: Config) -> None:
+    if not 1 <= config.tooling.timeout_s <= 86400:
+        raise bad_request(
+            f"{config.tooling.timeout!r} is no time to wait for tools",
+            hint='timeout takes 1s to 24h, for example "15m"',
+        )
+
+
+def _check_tooling_environment(config: Config) -> None:
+    for name, value in config.tooling.environment.items():
+        if not _VARIABLE.fullmatch(name):
+            raise bad_request(
+                f"{name!r} is not the name of a variable", hint="for example MISE_NODE_MIRROR_URL"
+            )
+        if name in MISE_SETTINGS:
+            raise bad_request(f"{name} is set by banger", hint="leave it out")
+        if not value.isprintable():
+            raise bad_request(f"the value of {name} is not one line of text", hint="write it in one line")
+
+
 _SMALLEST = VmSpec(
     image="",
     kernel="",
@@ -113,6 +143,8 @@ _CHECKS: dict[str, Callable[[Config], object]] = {
     "default_kernel": lambda config: validate_material_name("kernel", config.default_kernel),
     "stats_poll_interval": _check_poll_interval,
     "auto_stop_stale_after": _check_stale_after,
+    "tooling.timeout": _check_tooling_timeout,
+    "tooling.environment": _check_tooling_environment,
     "bridge_name": lambda config: validate_bridge_name(config.bridge_name),
     "bridge_cidr": lambda config: parse_bridge_cidr(config.bridge_cidr),
     "allow_networks": lambda config: [parse_network(text) for text in config.allow_networks],
@@ -130,7 +162,14 @@ def list_checks(config: Config) -> list[tuple[Path, Callable[[Config], object]]]
     for index in range(len(config.file_sync)):
         for key, check in (("host", _check_host), ("guest", _check_guest), ("mode", _check_mode)):
             checks.append((("file_sync", index, key), partial(_check_entry, index=index, check=check)))
+    for name in config.agents:
+        for key, check_agent in AGENT_CHECKS.items():
+            checks.append((("agents", name, key), partial(_check_agent, name=name, check=check_agent)))
     return checks
+
+
+def _check_agent(config: Config, name: str, check: Callable[[str, AgentKeys], None]) -> None:
+    check(name, config.agents[name])
 
 
 def _check_entry(config: Config, index: int, check: Callable[[tuple[FileSync, ...]], None]) -> None:
@@ -211,6 +250,15 @@ EXAMPLES = {
     "host": '"~/.gitconfig"',
     "guest": '"~/.gitconfig"',
     "mode": '"0600"',
+    "command": '["claude"]',
+    "serve": '["opencode", "serve", "--port", "{port}"]',
+    "program": '"opencode"',
+    "install": '["npm", "install", "--global", "@anthropic-ai/claude-code"]',
+    "env": '["ANTHROPIC_API_KEY"]',
+    "env_file": '"~/.config/banger/agent.env"',
+    "enabled": "false",
+    "timeout": '"15m"',
+    "environment": '{ MISE_NODE_MIRROR_URL = "https://mirror.example.org/node/" }',
     "wait": "true",
     "port": "4096",
 }

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 
 from banger.base.units import MIB, parse_duration, parse_size
+from banger.model.agents import AgentKeys
 from banger.model.image import DEFAULT_IMAGE
 from banger.model.kernel import DEFAULT_KERNEL
 from banger.model.network import DEFAULT_BRIDGE, DEFAULT_CIDR
@@ -65,6 +66,19 @@ class Opencode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: Port = 4096
 
 
+class ToolingKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`enabled`: running in a repository installs the tools it wants. `environment` is mise's in the guest while it
+    installs: its mirrors and proxies."""
+
+    enabled: bool = True
+    timeout: str = "15m"
+    environment: dict[str, str] = {}
+
+    @property
+    def timeout_s(self) -> float:
+        return parse_duration(self.timeout)
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The keys of config.toml. Every one is optional."""
 
@@ -93,6 +107,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: LimitKeys = LimitKeys()
     file_sync: tuple[FileSync, ...] = ()
     opencode: Opencode = Opencode()
+    tooling: ToolingKeys = ToolingKeys()
+    agents: dict[str, AgentKeys] = {}
 
     @property
     def asked_sizes(self) -> Asked:

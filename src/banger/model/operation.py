@@ -68,6 +68,14 @@ class Resolution(NamedTuple):
     result: Any = None
 
 
+_ENDS_WITH_THE_DAEMON = {
+    "tooling.install": "mise ended with it; what it had finished stays",
+    "workspace.prepare": "it was cut short; preparing again completes it",
+    "agent.prepare": "it was cut short; what was not put into the guest will be the next time",
+    "agent.wait": "nobody waits any more",
+}
+
+
 def judge_vm_operation(operation: Operation, vm: VmRecord | None, *, live: bool) -> Resolution | None:
     """What came of an operation on a VM: `vm` is its row after reconciliation, None when there is none (any more);
     `live` is whether a VMM of it runs now. None for an operation that leaves no trace to judge by."""
@@ -82,7 +90,8 @@ def judge_vm_operation(operation: Operation, vm: VmRecord | None, *, live: bool)
             return _failed("the VM still runs") if live else _succeeded("the VM does not run")
         case "vm.delete":
             return _succeeded("the VM is gone", {}) if vm is None else _failed("the VM is still there")
-    return None
+    why = _ENDS_WITH_THE_DAEMON.get(operation.kind)
+    return _failed(why) if why else None
 
 
 def judge_making(operation: Operation, created_at: str | None) -> Resolution | None:

@@ -42,7 +42,7 @@ class CommandStream(Protocol):
     """The caller's end of a command that runs in a guest. A caller that leaves cancels the handler."""
 
     async def accept(self, **about: object) -> None:
-        """The work has begun; data may flow. `about` is what the caller is told of it first, such as a command's pid."""
+        """The work has begun; data may flow. `about` is what the caller is told of it first, such as a pid."""
 
     async def tell(self, event: dict[str, object]) -> None:
         """Something that happened between the bytes, in its place among them."""

@@ -73,6 +73,6 @@ def _explain(session: SessionRow, cause: BaseException | None) -> Problem | None
     return Problem(
         Code.ALREADY_EXISTS,
         f"a session named {session.name} exists already in this VM",
-        hint="use another --name, or: banger session rm SESSION",
+        hint="use another --name, or: banger session remove VM/NAME",
         outcome=Outcome.NOT_STARTED,
     )

@@ -13,14 +13,6 @@ from fake_daemon import DETAILS
 MEGABYTE = 1 << 20
 
 
-@pytest.fixture(autouse=True)
-def _heed_ctrl_c():
-    """A job that a shell has begun in the background ignores SIGINT, and so would what these tests begin."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def echo(call):
     """`cat` in the guest: what comes in goes out."""
     call.stream()

@@ -379,7 +379,7 @@ def test_ssh_is_told_key_host_key_and_quoted_words():
 def test_help_names_the_flags_with_their_units(banger):
     status, out, _ = banger("vm", "run", "--help")
     assert status == 0
-    assert "Usage: banger vm run [FLAGS] [-- CMD...]" in out
+    assert "Usage: banger vm run [FLAGS] [PATH] [-- CMD...]" in out
     assert "-m, --memory SIZE" in out
     assert "--start" not in out
     assert banger("help", "nonsense")[0] == 64
@@ -451,3 +451,150 @@ def test_a_daemon_of_the_systems_is_not_restarted_by_its_owner(banger, monkeypat
     status, _, err = banger("daemon", "restart")
     assert status == 69
     assert "hint: sudo banger system restart" in err
+
+
+PLANNED = {"tools": [], "enabled": True, "warnings": ["a"], "root": "/repo"}
+WORKSPACE = {
+    "vm_id": "1" * 12,
+    "host_root": "/repo",
+    "guest_path": "/root/repo",
+    "branch": "main",
+    "base_commit": "a" * 40,
+}
+PREPARED = {
+    "workspace": WORKSPACE,
+    "changed": True,
+    "commits": 1,
+    "files": 2,
+    "sent_bytes": 2048,
+    "took_ms": 1500,
+}
+
+
+def test_run_with_a_path_plans_before_it_creates_and_brings_before_it_runs(daemon, banger, tmp_path):
+    daemon.answers |= {
+        "workspace.plan": {"warnings": ["HEAD is detached"]},
+        "tooling.plan": PLANNED,
+        "vm.create": DETAILS,
+        "workspace.prepare": PREPARED,
+    }
+    status, out, err = banger("vm", "run", "-d", str(tmp_path), "--branch", "mine", "--read-only")
+    assert (status, out) == (0, "web\n")
+    assert "banger: warning: HEAD is detached\n" in err
+    assert [request["method"] for request in daemon.requests] == [
+        "workspace.plan",
+        "tooling.plan",
+        "vm.create",
+        "workspace.prepare",
+    ]
+    plan, prepare = daemon.requests[0]["params"], daemon.requests[3]["params"]
+    assert plan == {"path": str(tmp_path), "branch": "mine", "measure": False}
+    assert prepare == {"path": str(tmp_path), "branch": "mine", "vm": DETAILS["vm"]["id"], "read_only": True}
+
+
+def test_run_with_a_path_that_is_refused_creates_nothing(daemon, banger, tmp_path):
+    refusal = {"code": "bad_request", "message": "it is not in a git repository", "hint": "git init"}
+    daemon.answers["workspace.plan"] = lambda call: call.send({"error": refusal})
+    status, out, err = banger("vm", "run", str(tmp_path), "--", "make")
+    assert (status, out) == (64, "")
+    assert "not in a git repository" in err
+    assert [request["method"] for request in daemon.requests] == ["workspace.plan"]
+
+
+def test_flags_about_a_repository_want_one(daemon, banger):
+    status, _, err = banger("vm", "run", "--full", "--", "ls")
+    assert (status, daemon.requests) == (64, [])
+    assert "--full is about a repository, and none is named" in err
+
+
+def test_prepare_tells_where_the_workspace_is(daemon, banger, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    daemon.answers["workspace.prepare"] = PREPARED
+    status, out, _ = banger("workspace", "prepare", "web", ".")
+    assert (status, out) == (0, "/root/repo: main at aaaaaaaaaaaa, 2 files not committed (2 KiB in 1.5 s)\n")
+    assert daemon.requests[0]["params"] == {"vm": "web", "path": f"{tmp_path}/."}
+    daemon.answers["workspace.prepare"] = PREPARED | {"changed": False}
+    assert banger("vm", "workspace", "prepare", "web", "-q")[1] == "/root/repo is up to date\n"
+
+
+def test_exec_brings_a_repository_that_has_moved_when_it_is_told_to(daemon, banger):
+    daemon.answers |= {
+        "workspace.status": {"workspace": WORKSPACE, "host_moved": True, "host_commit": "b" * 40},
+        "workspace.prepare": PREPARED,
+        "vm.exec": lambda call: call.send({"error": {"code": "not_running", "message": "it stopped"}}),
+    }
+    banger("vm", "exec", "--auto-prepare", "web", "--", "make")
+    assert [request["method"] for request in daemon.requests] == [
+        "workspace.status",
+        "workspace.prepare",
+        "vm.exec",
+    ]
+    assert daemon.requests[1]["params"] == {"vm": "web"}
+    del daemon.requests[:]
+    daemon.answers["workspace.status"]["workspace"] = WORKSPACE | {"read_only": True}
+    banger("vm", "exec", "--auto-prepare", "web", "--", "make")
+    assert daemon.requests[1]["params"] == {"vm": "web", "read_only": True}
+    del daemon.requests[:]
+    banger("vm", "exec", "web", "--", "make")
+    assert [request["method"] for request in daemon.requests] == ["vm.exec"]
+
+
+def test_a_plan_shows_what_goes_and_what_stays(daemon, banger, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [
+        {"path": "a\\nb", "change": "modified", "size_bytes": 2048, "mode": "100644"},
+        {"path": "gone", "change": "deleted"},
+        {"path": ".env", "change": "added", "size_bytes": 3, "untracked": True},
+    ]
+    daemon.answers["workspace.plan"] = {
+        "host_root": "/repo",
+        "subdirectory": "",
+        "guest_path": "/root/repo",
+        "mode": "shallow",
+        "branch": "main",
+        "detached": False,
+        "commit": "a" * 40,
+        "commits": 1,
+        "objects": 12,
+        "transfer_bytes": 4096,
+        "files": files,
+        "stays_home": [f"file{number}" for number in range(60)],
+        "submodules": [],
+        "origin": "",
+        "identity": "",
+        "warnings": ["look out \x1b[31m"],
+    }
+    status, out, err = banger("workspace", "plan")
+    assert status == 0
+    assert daemon.requests[0]["params"] == {"path": f"{tmp_path}/."}
+    assert "aaaaaaaaaaaa and no history" in out
+    assert "4 KiB in 12 objects" in out
+    assert [
+        line.split() for line in out.splitlines() if "a\\nb" in line or "gone" in line or ".env" in line
+    ] == [
+        ["modified", "2", "KiB", "a\\nb"],
+        ["deleted", "gone"],
+        ["untracked", "3", "B", ".env"],
+    ]
+    assert "and 10 more" in out
+    assert "\x1b" not in err
+    assert banger("workspace", "prepare", "web", "--dry-run")[0] == 0
+    assert daemon.requests[1]["params"] == {"vm": "web"}
+
+
+def test_status_shows_both_sides(daemon, banger):
+    daemon.answers["workspace.status"] = {
+        "vm": "web",
+        "workspace": WORKSPACE | {"prepared_at": "2025-11-21T06:09:12Z", "read_only": True},
+        "host_commit": "b" * 40,
+        "host_moved": True,
+        "guest_branch": "main",
+        "guest_commit": "c" * 40,
+        "guest_commits": 1,
+        "guest_changes": ["a"],
+        "reachable": True,
+    }
+    out = banger("workspace", "status", "web")[1]
+    assert "moved on to bbbbbbbbbbbb" in out
+    assert "main at cccccccccccc, 1 file changed, 1 new commit\n" in out
+    assert "shallow, read-only" in out

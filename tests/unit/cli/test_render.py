@@ -1,13 +1,17 @@
 import io
+import json
 import re
 from datetime import UTC, datetime
 
 import pytest
 from fake_daemon import DETAILS
 
+from banger.cli.main import report
+from banger.cli.output import note, print_json
 from banger.cli.progress import Live, Plain
 from banger.cli.render import tables
 from banger.cli.render.vm import render_details
+from banger.client.wire import Failure
 
 
 def test_a_table_has_no_trailing_blanks():
@@ -155,3 +159,30 @@ def test_a_guests_text_cannot_drive_the_terminal():
     from banger.cli.output import defuse
 
     assert defuse("boot\tok\r\n\x1b]0;title\x07\x9bx") == "boot\tok\ufffd\n\ufffd]0;title\ufffd\ufffdx"
+
+
+EVIL, HARMLESS = "s\x1b]0;x\x07\x9b\u202e", "s\ufffd]0;x\ufffd\ufffd\ufffd"
+
+
+def test_an_error_cannot_drive_the_terminal(capsys):
+    report(Failure("bad_request", f"{EVIL} is odd", hint=f"rm {EVIL}", detail=f"a\n{EVIL}"))
+    said = f"banger: {HARMLESS} is odd\n  a\n  {HARMLESS}\nhint: rm {HARMLESS}\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_remark_and_plain_progress_cannot_either(capsys):
+    note(f"first\n{EVIL}")
+    stream = io.StringIO()
+    Plain(stream).event({"type": "detail", "stage": "build", "text": EVIL})
+    assert capsys.readouterr().err == f"first\n{HARMLESS}\n"
+    assert stream.getvalue() == f"  {HARMLESS}\n"
+
+
+def test_json_on_a_terminal_is_the_same_json_in_harmless_letters(monkeypatch):
+    value = {"name": EVIL, "far": "\U000e0001", "fine": "Ä 😀"}
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr("sys.stdout", stream)
+        print_json(value)
+        assert json.loads(stream.getvalue()) == value
+        assert "Ä 😀" in stream.getvalue()
+    assert all(character.isprintable() or character == "\n" for character in stream.getvalue())

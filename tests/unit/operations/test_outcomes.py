@@ -58,7 +58,29 @@ def test_a_vm_that_runs_since_before_was_not_restarted(started_at, state):
         ("vm.stop", VmState.RUNNING, True, "failed", "the VM still runs"),
         ("vm.kill", None, False, "succeeded", "the VM does not run"),
         ("vm.delete", None, False, "succeeded", "the VM is gone"),
+        (
+            "workspace.prepare",
+            VmState.RUNNING,
+            True,
+            "failed",
+            "it was cut short; preparing again completes it",
+        ),
+        (
+            "agent.prepare",
+            VmState.RUNNING,
+            True,
+            "failed",
+            "it was cut short; what was not put into the guest will be the next time",
+        ),
+        ("agent.wait", VmState.RUNNING, True, "failed", "nobody waits any more"),
         ("vm.delete", VmState.STOPPED, False, "failed", "the VM is still there"),
+        (
+            "tooling.install",
+            VmState.RUNNING,
+            True,
+            "failed",
+            "mise ended with it; what it had finished stays",
+        ),
     ],
 )
 def test_of_a_vm_its_row_tells(kind, vm, live, state, why):

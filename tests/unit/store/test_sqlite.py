@@ -353,9 +353,7 @@ def test_sessions_and_workspaces_come_back_and_go_with_their_vm(store, path):
                 make_session("s-3", web.id, "serve", tags={"k": "v"}, pty=True)]  # fmt: skip
     for session in sessions:
         store.sessions.save(session)
-    workspace = Workspace(
-        vm_id=web.id, host_root="/src", guest_path="/root/src", launcher=("mise", "x", "--")
-    )
+    workspace = Workspace(vm_id=web.id, host_root="/src", guest_path="/root/src")
     store.workspaces.save(workspace)
     store.workspaces.save(msgspec.structs.replace(workspace, branch="main"))
     store.sessions.save(msgspec.structs.replace(sessions[0], state=SessionState.LOST))

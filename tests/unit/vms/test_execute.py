@@ -5,6 +5,7 @@ import pytest
 from banger.api.vm import VmCreate, VmExec, VmShow
 from banger.base.problem import Code, Problem
 from banger.base.progress import Silent
+from banger.model.vm import VmState
 from banger.services.contract import SendSignal, Stdin
 
 QUIET = Silent()
@@ -103,6 +104,18 @@ async def test_a_vm_made_for_a_command_outlives_the_grace_while_it_runs(vms, wor
     await vms.execute(VmExec(vm="brief", argv=["sleep", "0.3"], delete_after=True), caller)
     assert caller.end == (0, None)
     assert world.leftovers() == []
+
+
+async def test_a_vm_made_for_a_command_outlives_the_grace_while_it_is_made_ready(vms, world, monkeypatch):
+    monkeypatch.setattr("banger.services.vms.departure._EPHEMERAL_GRACE_S", 0.05)
+    await vms.create(VmCreate(name="brief", ephemeral=True), QUIET)
+    vm = vms.resolve("brief")
+    with vms.using(vm.id):
+        await asyncio.sleep(0.3)
+    assert vms.resolve("brief").state is VmState.RUNNING
+    async with asyncio.timeout(5):
+        while world.leftovers():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_command_that_cannot_start_says_so(vms, vm):

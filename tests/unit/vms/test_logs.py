@@ -42,3 +42,14 @@ def test_a_log_that_is_not_there_is_told_with_the_way_to_it(tmp_path, vm, brief,
         read_log(vm, Layout(tmp_path, tmp_path), "vmm", None)
     assert caught.value.brief.startswith(brief)
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("jail", ["", "0123456789ab"])
+def test_before_tools_were_installed_there_is_no_log_of_that(tmp_path, jail):
+    layout = Layout(tmp_path, tmp_path)
+    vm = make(VmState.RUNNING, jail=jail)
+    with pytest.raises(Problem, match="no tools have been installed in web yet") as caught:
+        read_log(vm, layout, "tooling", None)
+    assert caught.value.hint == "banger tooling install web"
+    layout.log("tooling").write_text("mise said\n")
+    assert read_log(vm, layout, "tooling", None).text == "mise said\n"

@@ -259,6 +259,32 @@ async def test_a_link_that_was_cut_is_made_again(vms, world):
     assert caller.output == b"here\n"
 
 
+async def test_who_follows_guests_hears_of_each_connection_and_of_those_there_are(vms, world):
+    met, late = [], []
+    vms.on_agent(lambda vm_id, agent: met.append((vm_id, agent)))
+    await vms.create(VmCreate(name="web"), QUIET)
+    await vms.get_agent(show(vms)).link.aclose()
+    await vms._life.live.meet_again()
+    assert [vm_id for vm_id, _ in met] == [show(vms).id] * 2
+    assert met[0][1] is not met[1][1]
+    vms.on_agent(lambda vm_id, agent: late.append((vm_id, agent)))
+    assert late == met[1:]
+
+
+async def test_who_follows_guests_and_fails_spoils_neither_a_start_nor_the_links(vms, world):
+    def fail(vm_id, agent):
+        raise unavailable("the database cannot be used")
+
+    met = []
+    vms.on_agent(fail)
+    vms.on_agent(lambda vm_id, agent: met.append(vm_id))
+    await vms.create(VmCreate(name="web"), QUIET)
+    await vms.get_agent(show(vms)).link.aclose()
+    await vms._life.live.meet_again()
+    assert not vms.get_agent(show(vms)).link.is_closed
+    assert met == [show(vms).id] * 2
+
+
 async def test_a_removal_that_could_not_be_finished_is_told_refuses_a_start_and_is_finished_later(
     vms, world, monkeypatch
 ):

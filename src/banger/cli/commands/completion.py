@@ -23,6 +23,8 @@ _NAMED = {
     "image": "image",
     "kernel": "kernel",
     "operation": "operation",
+    "session": "session",
+    "agent": "agent",
 }  # by parameter
 
 SCRIPTS = {
@@ -33,6 +35,7 @@ _banger() {
     while IFS= read -r line; do
         COMPREPLY+=("${line%%$'\\t'*}")
     done < <(banger __complete -- "${COMP_WORDS[@]:1:COMP_CWORD-1}" "$word" 2>/dev/null)
+    [[ "${COMPREPLY[0]}" != *: ]] || compopt -o nospace 2>/dev/null
 }
 complete -o default -F _banger banger
 """,
@@ -78,6 +81,8 @@ def find_candidates(before: list[str], prefix: str) -> list[str]:
     """What may stand after the words `before`; not yet reduced to those that begin with the prefix."""
     if "--" in before:
         return []
+    if before[:1] == ["vm"] and before[1:] and before[1] in catalog.OF_VMS:
+        before = before[1:]
     name, rest = _find_command(before)
     if name is None:
         return _find_words(before)
@@ -109,6 +114,7 @@ def _find_words(before: list[str]) -> list[str]:
             *catalog.GROUPS,
             *(name for name in catalog.COMMANDS if " " not in name and name[0] != "_"),
             "ps",
+            "cp",
         ]
     inside = before[0] + " "
     names = [name for name in catalog.COMMANDS if name.startswith(inside)] if len(before) == 1 else []
@@ -140,13 +146,15 @@ def _count_positionals(command: Command, words: list[str]) -> int:
 def _find_values(parameter: Parameter) -> list[str]:
     if parameter.choices:
         return list(parameter.choices)
-    if parameter.name not in _NAMED:
+    copied = parameter.name == "paths"  # VM:PATH, or a file of this host, which the shell knows
+    what = "vm" if copied else _NAMED.get(parameter.name)
+    if what is None:
         return []
     connection = find_connection()
     if connection is None:
         return []
     with connection:
         return [
-            str(word)
-            for word in connection.call("complete", {"what": _NAMED[parameter.name]}).get("words", ())
+            f"{word}:" if copied else str(word)
+            for word in connection.call("complete", {"what": what}).get("words", ())
         ]

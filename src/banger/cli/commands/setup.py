@@ -1,4 +1,4 @@
-"""`setup firecracker`: a local command. It asks no daemon, and what it does is in `banger.installation`."""
+"""`setup firecracker` and `setup tools`: local commands. They ask no daemon; `banger.installation` does their work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def firecracker(arguments: Arguments) -> int:
     from banger.installation.firecracker import plan_next, set_up_firecracker
     from banger.installation.host import find_host
 
-    brought = _find_brought(arguments.get("from"))
+    brought = _find_brought(
+        arguments.get("from"),
+        "a release archive, the wheel, or a directory with firecracker and jailer in it",
+    )
     host = find_host()
     progress = start_progress(quiet=arguments.has("quiet"))
     failed = True
@@ -38,7 +41,27 @@ def firecracker(arguments: Arguments) -> int:
     return 0
 
 
-def _find_brought(named: str | None) -> Path | None:
+def tools(arguments: Arguments) -> int:
+    """Once more fetches nothing, and says so."""
+    from banger.installation.tools import set_up_tools
+
+    brought = _find_brought(arguments.get("from"), "a release archive, an npm package, or the program itself")
+    progress = start_progress(quiet=arguments.has("quiet"))
+    failed = True
+    try:
+        done = set_up_tools(progress, name=arguments.get("program"), brought=brought)
+        failed = False
+    finally:
+        progress.end(failed=failed)
+    if arguments.has("json"):
+        print_json({"tools": [each._asdict() for each in done]})
+        return 0
+    for each in done:
+        print(f"{each.name} {each.version} {'is' if each.fetched else 'was already'} {each.path}")
+    return 0
+
+
+def _find_brought(named: str | None, takes: str) -> Path | None:
     if named is None:
         return None
     from pathlib import Path
@@ -47,6 +70,6 @@ def _find_brought(named: str | None) -> Path | None:
         raise Failure(
             "not_found",
             f"there is no file or directory {named!r}",
-            hint="--from takes a release archive, the wheel, or a directory with firecracker and jailer in it",
+            hint=f"--from takes {takes}",
         )
     return Path(os.path.abspath(named))

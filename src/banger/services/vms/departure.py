@@ -5,6 +5,7 @@ Owns which VMs made for one command still wait for it.
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from banger.base.problem import Problem
 from banger.base.tasks import Supervisor
@@ -21,26 +22,43 @@ _EPHEMERAL_GRACE_S = 60.0
 
 
 class Departure:
-    def __init__(self, around: Surroundings, rows: Rows, life: Lifecycle, tasks: Supervisor) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        rows: Rows,
+        life: Lifecycle,
+        tasks: Supervisor,
+        is_used: Callable[[str], bool],
+    ) -> None:
         self._around = around
         self._rows = rows
         self._life = life
         self._tasks = tasks
-        self._expected: set[str] = set()
+        self._is_used = is_used
+        self._expected: dict[str, float] = {}  # until when, on the loop's clock
 
     def expect_command(self, vm_id: str) -> None:
         """A VM made for one command goes when whoever asked for it never comes back with the command."""
-        self._expected.add(vm_id)
+        self._expected[vm_id] = asyncio.get_running_loop().time() + _EPHEMERAL_GRACE_S
         self._tasks.start(self._await_command(vm_id), name=f"expect {vm_id}")
 
+    def note_use(self, vm_id: str) -> None:
+        """Whoever asked for it is getting it ready: the wait begins anew."""
+        if vm_id in self._expected:
+            self._expected[vm_id] = asyncio.get_running_loop().time() + _EPHEMERAL_GRACE_S
+
     def note_command(self, vm_id: str) -> None:
-        self._expected.discard(vm_id)
+        self._expected.pop(vm_id, None)
 
     async def _await_command(self, vm_id: str) -> None:
-        await asyncio.sleep(_EPHEMERAL_GRACE_S)
-        if vm_id in self._expected:
-            self._expected.discard(vm_id)
-            await self.remove_quietly(vm_id)
+        """While it is used it stays; the end of its use is use, too."""
+        while (due := self._expected.get(vm_id)) is not None:
+            left_s = due - asyncio.get_running_loop().time()
+            if left_s <= 0 and not self._is_used(vm_id):
+                del self._expected[vm_id]
+                await self.remove_quietly(vm_id)
+                return
+            await asyncio.sleep(left_s if left_s > 0 else _EPHEMERAL_GRACE_S)
 
     async def remove_quietly(self, vm_id: str) -> None:
         async with self._rows.locked_if_there(vm_id) as vm:

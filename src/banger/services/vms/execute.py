@@ -1,5 +1,7 @@
 """A command in a guest, joined to its caller: two pumps, neither of which buffers."""
 
+import msgspec
+
 from banger.api.vm import VmExec
 from banger.base.problem import bad_request
 from banger.base.tasks import beside
@@ -14,7 +16,7 @@ def plan_command(request: VmExec) -> ExecRequest:
     for entry in request.env:
         key, separator, value = entry.partition("=")
         if not separator:
-            raise bad_request(f"{entry!r} is not KEY=VALUE", hint=f"-e {entry}=value")
+            raise bad_request("an entry of the environment is not KEY=VALUE", hint="-e LANG=C.UTF-8")
         environment.append((key, value))
     return ExecRequest(
         argv=tuple(request.argv),
@@ -26,6 +28,15 @@ def plan_command(request: VmExec) -> ExecRequest:
         rows=request.rows,
         columns=request.columns,
     )
+
+
+def settle_place(request: VmExec, arranged: ExecRequest) -> ExecRequest:
+    """Another directory for what is arranged as everything is that runs in the VM."""
+    if request.guest_path is None:
+        return arranged
+    if request.cwd is not None:
+        raise bad_request("--guest-path and --workdir contradict each other", hint="leave one of them out")
+    return msgspec.structs.replace(arranged, cwd=request.guest_path)
 
 
 async def run_command(agent: Agent, request: ExecRequest, stream: CommandStream) -> ExitStatus:

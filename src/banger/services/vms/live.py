@@ -26,6 +26,7 @@ _LOG_CHECK_S = 30.0
 _LOG_LIMIT_BYTES = 8 * MIB
 
 OnExit = Callable[[str, Exit], Awaitable[None]]
+OnAgent = Callable[[str, Agent], None]
 
 
 class LiveVm:
@@ -49,6 +50,7 @@ class LiveVms:
     def __init__(self, tasks: Supervisor, on_exit: OnExit) -> None:
         self._tasks = tasks
         self._on_exit = on_exit
+        self._on_agent: list[OnAgent] = []
         self._live: dict[str, LiveVm] = {}
 
     def __contains__(self, vm_id: str) -> bool:
@@ -62,6 +64,23 @@ class LiveVms:
         assert vm_id not in self._live
         self._live[vm_id] = live
         live.watcher = self._tasks.start(self._watch(vm_id, live), name=f"watch {vm_id}")
+        self._tell(vm_id, live)
+
+    def on_agent(self, met: OnAgent) -> None:
+        """`met` is told of each agent that there is, and of each new connection to one."""
+        self._on_agent.append(met)
+        for vm_id, live in self._live.items():
+            if (agent := live.get_agent()) is not None:
+                met(vm_id, agent)
+
+    def _tell(self, vm_id: str, live: LiveVm) -> None:
+        if (agent := live.get_agent()) is not None:
+            for met in self._on_agent:
+                try:
+                    met(vm_id, agent)
+                except Problem as problem:  # theirs: neither a start nor what keeps the links fails with it
+                    why = problem.brief
+                    _log.warning("a guest's agent is met in vain", extra={"vm": vm_id, "why": why})
 
     def get_agent(self, vm: VmRecord) -> Agent:
         """Raises `unavailable` when the link is down though the VM runs."""
@@ -105,6 +124,7 @@ class LiveVms:
         if self._live.get(vm_id) is live and live.get_agent() is None:
             live.agent = Agent(link)
             _log.info("met a guest's agent", extra={"vm": vm_id})
+            self._tell(vm_id, live)
         else:
             await link.aclose()
 

@@ -5,7 +5,8 @@ are reserved by the store's unique index.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from banger.api.method import Nothing
@@ -50,9 +51,9 @@ from banger.services.vms.capabilities.contract import Capability, Wants
 from banger.services.vms.capabilities.ssh import wait_ssh
 from banger.services.vms.creation import Creation
 from banger.services.vms.departure import Departure
-from banger.services.vms.execute import plan_command, run_command
+from banger.services.vms.execute import plan_command, run_command, settle_place
 from banger.services.vms.lifecycle import STOP_S, Lifecycle
-from banger.services.vms.live import bound_logs, keep_links
+from banger.services.vms.live import OnAgent, bound_logs, keep_links
 from banger.services.vms.pruning import prune
 from banger.services.vms.recovery import Recovery
 from banger.services.vms.room import Room
@@ -73,7 +74,7 @@ class VmService:
         self._life = Lifecycle(around, self._rows, self._room, tasks, self._on_exit)
         self._creation = Creation(around, self._rows, self._room, self._life, tasks)
         self._recovery = Recovery(around, self._rows, self._life, tasks)
-        self._departure = Departure(around, self._rows, self._life, tasks)
+        self._departure = Departure(around, self._rows, self._life, tasks, self.is_streaming)
         self._streams: dict[str, int] = {}
         tasks.start(bound_logs(self._life.live, around.layouts), name="bound logs")
         tasks.start(keep_links(self._life.live), name="keep links to agents")
@@ -96,9 +97,24 @@ class VmService:
         """Raises `unavailable`."""
         return self._life.live.get_agent(vm)
 
+    def on_agent(self, met: OnAgent) -> None:
+        """`met` is told of each agent that there is, and of each new connection to one."""
+        self._life.live.on_agent(met)
+
     def touch(self, vm_id: str) -> None:
         """It has been used, now."""
         self._rows.note_use(vm_id)
+        self._departure.note_use(vm_id)
+
+    @contextmanager
+    def using(self, vm_id: str) -> Iterator[None]:
+        """It is used as long as the block lasts: nobody takes it for idle, or for abandoned."""
+        self.touch(vm_id)
+        self._streams[vm_id] = self._streams.get(vm_id, 0) + 1
+        try:
+            yield
+        finally:
+            self._end_stream(vm_id)
 
     def arrange(self, vm: VmRecord, request: ExecRequest) -> ExecRequest:
         """What somebody wants to run in it, as it is run there: in its workspace, unless the request says where."""
@@ -111,7 +127,7 @@ class VmService:
         return self._rows.has_work(vm_id)
 
     def is_streaming(self, vm_id: str) -> bool:
-        """Whether a command runs in it that somebody waits for."""
+        """Whether something goes on in it that somebody waits for: a command, or what uses it."""
         return self._streams.get(vm_id, 0) > 0
 
     def measure_claim(self, vm: VmRecord) -> DiskClaim:
@@ -299,14 +315,12 @@ class VmService:
         plan = plan_command(request)
         vm = require_running(self._rows.resolve(request.vm))
         agent = self.get_agent(vm)
-        self.touch(vm.id)
         if vm.ends_with_command:
             self._departure.note_command(vm.id)
-        self._streams[vm.id] = self._streams.get(vm.id, 0) + 1
         try:
-            end = await run_command(agent, self.arrange(vm, plan), stream)
+            with self.using(vm.id):
+                end = await run_command(agent, settle_place(request, self.arrange(vm, plan)), stream)
         finally:
-            self._end_stream(vm.id)
             if request.delete_after:
                 await self._tasks.finish(self._departure.remove_quietly(vm.id), name=f"delete {vm.id}")
         await stream.finish(status=end.status, signal=end.signal)

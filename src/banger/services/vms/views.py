@@ -80,6 +80,10 @@ def read_log(vm: VmRecord, layout: Layout, source: str, tail_lines: int | None) 
 
 
 def _no_log(vm: VmRecord, source: str) -> Problem:
+    if source == "tooling":
+        return not_found(
+            f"no tools have been installed in {vm.name} yet", hint=f"banger tooling install {vm.name}"
+        )
     if vm.state in LIVE and vm.runtime and vm.runtime.jail:
         return not_found(
             f"the {source} log of {vm.name} is in its jail, and kept when the VM has ended",

@@ -23,6 +23,5 @@ class Workplace(Capability):
         return msgspec.structs.replace(
             request,
             cwd=workspace.directory,
-            argv=(*workspace.launcher, *request.argv),
             env=(*workspace.environment.items(), *request.env),
         )
