@@ -43,10 +43,11 @@ test-unit: $(DEV_STAMP) guest-program ## pure rules, services on fakes: no privi
 test-host: packages-test $(DEV_STAMP) guest-program ## the host tier: the root helper, bridges, nftables, guests on them; in namespaces of its own
 	@$(PYTEST) tests -m host
 
+SIDE_BY_SIDE := $(addprefix tests/load/test_,crash_matrix.py state_machine.py random_repositories.py workspaces.py)
 .PHONY: test-load
 test-load: $(DEV_STAMP) guest-program ## minutes on fakes: malformed frames, many calls at once, crashes after each step
-	@$(PYTEST) tests/load/test_crash_matrix.py tests/load/test_state_machine.py -m load -p no:randomly -n 2
-	$(PYTEST) tests/load -m load -p no:randomly --ignore tests/load/test_crash_matrix.py --ignore tests/load/test_state_machine.py
+	@$(PYTEST) $(SIDE_BY_SIDE) -m load -p no:randomly -n 2
+	$(PYTEST) tests/load -m load -p no:randomly $(addprefix --ignore ,$(SIDE_BY_SIDE))
 
 SOAK_S ?= 3600
 .PHONY: soak
@@ -63,7 +64,7 @@ test-native: packages-test $(DEV_STAMP) ## the real Firecracker with a guest of 
 
 .PHONY: test-vm
 test-vm: packages-test $(DEV_STAMP) guest-program ## real guests under QEMU
-	@$(PYTEST) tests -m vm -p no:randomly
+	@$(PYTEST) tests -m vm -p no:randomly -n 2 --dist loadfile
 
 .PHONY: lab
 lab: packages-lab $(DEV_STAMP) guest-program ## a whole virtual host with KVM and systemd, banger installed in it (tests/lab/README.md)

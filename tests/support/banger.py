@@ -3,6 +3,7 @@
 Kernel and image are made by the first run on a machine and kept in build/, for all tiers.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -135,14 +136,21 @@ def make_material(tier: str) -> Path:
     if find_tool("qemu-system-x86_64") is None:
         skip_or_fail("qemu-system-x86_64 is not installed: tools/packages test", tier=tier)
     DATA.mkdir(parents=True, exist_ok=True)
-    for banger in open_home():
-        kernel = banger.json("kernel", "pull")
-        image = banger.json("image", "build")
-    links = DATA / "links"
-    shutil.rmtree(links, ignore_errors=True)
-    links.mkdir()
-    kernels, images = DATA / "banger" / "kernels" / kernel["name"], DATA / "banger" / "images" / image["name"]
-    (links / "vmlinux").symlink_to((kernels / "vmlinux").resolve())
-    (links / "base.cpio").symlink_to((kernels / kernel["base_initramfs"]).resolve())
-    (links / "rootfs.ext4").symlink_to((images / "rootfs.ext4").resolve())
+    with (DATA / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests may run side by side
+        for banger in open_home():
+            kernel = banger.json("kernel", "pull")
+            image = banger.json("image", "build")
+        kernels, images = (DATA / "banger" / kind for kind in ("kernels", "images"))
+        links = DATA / "links"
+        links.mkdir(exist_ok=True)
+        for name, target in {
+            "vmlinux": kernels / kernel["name"] / "vmlinux",
+            "base.cpio": kernels / kernel["name"] / kernel["base_initramfs"],
+            "rootfs.ext4": images / image["name"] / "rootfs.ext4",
+        }.items():
+            new = links / f"{name}.new"
+            new.unlink(missing_ok=True)
+            new.symlink_to(target.resolve())
+            new.replace(links / name)
     return links

@@ -5,6 +5,7 @@ a socket pair as `guest-agent/README.md` describes.
 """
 
 import asyncio
+import errno
 import hashlib
 import io
 import os
@@ -30,10 +31,12 @@ from banger.guest.command import ExecRequest, ExitStatus
 from banger.guest.errors import CannotStart, GuestProblem
 from banger.guest.frames import WINDOW_BYTES, Stream
 from banger.guest.link import Link
+from banger.guest.sessions import StartSession
 from banger.model.machine import Disk, Machine
 
 PORT = "banger.agent"
 BOOT_DEADLINE_S = 120
+LAST_WORDS = "a session ends with its guest"
 KERNEL_ARGUMENTS = ("console=ttyS0", "quiet", "panic=-1", "cryptomgr.notests", "random.trust_cpu=on")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -113,12 +116,24 @@ async def run_in_guest(directory: Path, program: Path, material: Path) -> AsyncI
     try:
         yield connect
         async with await connect() as link:
+            await leave_last_words(Agent(link))
             await Agent(link).power_off(grace_s=1)
         verdict = await vmm.stop(handle, deadline_s=30)
+        assert LAST_WORDS in (state / "serial.log").read_text(errors="replace")
         assert verdict.clean, (verdict, (state / "serial.log").read_text(errors="replace")[-2000:])
     finally:
         await vmm.kill(handle)
         await vmm.close()
+
+
+async def leave_last_words(agent: Agent) -> None:
+    """By a session that is asked to end before the guest does."""
+    script = f"trap 'echo {LAST_WORDS} > /dev/console; exit' TERM; echo ready; while :; do sleep 0.02; done"
+    await agent.sessions.start(session("last", script))
+    async with agent.sessions.read("last", follow=True) as reader:
+        async for record in reader:
+            if record.data == b"ready\n":
+                return
 
 
 @pytest.fixture(
@@ -412,3 +427,41 @@ async def test_many_commands_run_at_the_same_time(agent: Agent) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(agent.run(["echo", str(number)])) for number in range(50)]
     assert [task.result().stdout for task in tasks] == [b"%d\n" % number for number in range(50)]
+
+
+def session(session_id: str, script: str, scrollback_bytes: int = 1 << 20, **request) -> StartSession:
+    return StartSession(
+        session_id, ExecRequest(argv=("sh", "-c", script), **request), scrollback_bytes=scrollback_bytes
+    )
+
+
+async def test_sessions_outlive_the_host_and_stay_in_their_memory(place, connect: Connect) -> None:
+    if place is run_on_host:
+        pytest.skip("there every connection has an agent of its own; tests/contracts has it")
+    async with await connect() as link:
+        sessions = Agent(link).sessions
+        await sessions.start(session("tty", "stty size; read x; echo got $x", pty=True, rows=40, columns=100))
+        await sessions.start(session("much", "head -c 64000000 /dev/zero; echo end"))
+        async with sessions.write("tty") as writer:
+            await writer.write(b"hel")
+    async with await connect() as link:
+        agent = Agent(link)
+        async with agent.sessions.write("tty") as writer:
+            await writer.write(b"lo\n")
+        async with agent.sessions.read("tty", follow=True) as reader:
+            records = [record async for record in reader]
+        seen = b"".join(record.data for record in records)
+        assert b"40 100\r\n" in seen
+        assert seen.endswith(b"got hello\r\n")
+        async with agent.sessions.read("much", follow=True) as reader:
+            ends = [record.end async for record in reader]
+        assert ends[-1] == 64_000_004
+        assert (await agent.health()).agent_rss_bytes < 8 << 20
+        with pytest.raises(GuestProblem) as caught:
+            for number in range(8):
+                await agent.sessions.start(session(f"n{number}", "exec sleep 100", 16 << 20))
+        assert (caught.value.errno, caught.value.code) == (errno.ENOMEM, Code.NO_SPACE)
+        running = [info.id for info in await agent.sessions.list() if not info.is_over]
+        assert running == ["n0", "n1", "n2"]
+        for name in running:
+            assert (await agent.sessions.stop(name, 10)).state == "stopped"

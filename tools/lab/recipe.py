@@ -21,6 +21,7 @@ PACKAGES = (
     "dbus",
     "dmsetup",
     "e2fsprogs",
+    "git",
     "iproute2",
     "iputils-ping",
     "kmod",

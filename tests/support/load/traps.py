@@ -157,9 +157,9 @@ def _shorten(path: Path) -> str:
 
 
 def _trap_store() -> None:
-    from banger.store import sqlite
+    from banger.store import records, work
 
-    inner = sqlite._transaction
+    inner = records.transaction
 
     @contextmanager
     def transaction(*arguments: Any) -> Iterator[None]:
@@ -170,7 +170,7 @@ def _trap_store() -> None:
             yield
         TRAPS.reach(f"after {name}")
 
-    sqlite._transaction = transaction
+    records.transaction = work.transaction = transaction
 
 
 def _name_write(method: str, values: dict[str, Any]) -> str:
