@@ -23,7 +23,7 @@ run: packages-run $(RUN_STAMP) guest-program ## boot a VM, show its kernel and s
 	$(BIN)/banger vm run --rm -- sh -c 'uname -a; cat /etc/os-release'
 
 .PHONY: check
-check: $(DEV_STAMP) guest-program ## linters, types, layers, generated files, unit tests (two minutes)
+check: $(DEV_STAMP) guest-program ## linters, types, layers, generated files, unit tests (three minutes)
 	@$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -33,7 +33,7 @@ check: $(DEV_STAMP) guest-program ## linters, types, layers, generated files, un
 
 .PHONY: test
 test: SOAK_S = 600
-test: packages-test packages-lab check test-load test-native test-host test-vm soak lab ## everything: an hour on two cores
+test: packages-test packages-lab check test-load test-native test-host test-vm soak lab ## everything: an hour and a quarter on two cores
 
 .PHONY: test-unit
 test-unit: $(DEV_STAMP) guest-program ## pure rules, services on fakes: no privileges, no guests
