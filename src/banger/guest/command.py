@@ -3,7 +3,7 @@
 `Command` is made by `Agent.exec` and lives as long as that block; leaving it early kills the command.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -62,6 +62,17 @@ class Result(NamedTuple):
     @property
     def status(self) -> int:
         return self.exit.shell_status
+
+
+def parse_environment(entries: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """`KEY=VALUE` each. Raises `bad_request`, which tells no entry: it may be a secret without its key."""
+    environment = []
+    for entry in entries:
+        key, separator, value = entry.partition("=")
+        if not separator or not key:
+            raise bad_request("an entry of the environment is not KEY=VALUE", hint="-e LANG=C.UTF-8")
+        environment.append((key, value))
+    return tuple(environment)
 
 
 def plan_exec(request: ExecRequest) -> list[tuple[int, FieldValue]]:

@@ -4,7 +4,7 @@ import signal
 
 from banger.api.sessions import SessionStart
 from banger.base.problem import bad_request
-from banger.guest.command import ExecRequest, plan_exec
+from banger.guest.command import ExecRequest, parse_environment, plan_exec
 from banger.guest.session_records import DEFAULT_SCROLLBACK_BYTES, StartSession
 from banger.model.names import validate_labels
 from banger.model.session import SessionRow, SessionState, validate_session_name
@@ -15,17 +15,11 @@ _MAX_SIGNAL = 64
 
 def plan_command(request: SessionStart) -> ExecRequest:
     """Raises `bad_request` for what no guest could run."""
-    environment = []
-    for entry in request.env:
-        key, separator, value = entry.partition("=")
-        if not separator or not key:
-            raise bad_request("an entry of the environment is not KEY=VALUE", hint="-e LANG=C.UTF-8")
-        environment.append((key, value))
     if any(not command or "\0" in command for command in request.require):
         raise bad_request("the name of a required command is empty or has a NUL", hint="--require make")
     command = ExecRequest(
         argv=tuple(request.argv),
-        env=tuple(environment),
+        env=parse_environment(request.env),
         cwd=request.cwd,
         user=request.user,
         pty=request.pty,

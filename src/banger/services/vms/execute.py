@@ -6,21 +6,15 @@ from banger.api.vm import VmExec
 from banger.base.problem import bad_request
 from banger.base.tasks import beside
 from banger.guest.agent import Agent
-from banger.guest.command import Command, ExecRequest, ExitStatus
+from banger.guest.command import Command, ExecRequest, ExitStatus, parse_environment
 from banger.services.contract import CommandStream, Resize, SendSignal, Stdin
 
 
 def plan_command(request: VmExec) -> ExecRequest:
     """Raises `bad_request` for an environment entry without `=`."""
-    environment = []
-    for entry in request.env:
-        key, separator, value = entry.partition("=")
-        if not separator:
-            raise bad_request("an entry of the environment is not KEY=VALUE", hint="-e LANG=C.UTF-8")
-        environment.append((key, value))
     return ExecRequest(
         argv=tuple(request.argv),
-        env=tuple(environment),
+        env=parse_environment(request.env),
         cwd=request.cwd,
         user=request.user,
         pty=request.pty,
