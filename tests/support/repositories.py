@@ -12,7 +12,6 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -176,8 +175,11 @@ def _make_room(tree: Path, path: bytes) -> Path:
 
 def _remove(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
-        with suppress(FileNotFoundError, NotADirectoryError):
+        try:
             path.unlink()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
     else:
         shutil.rmtree(path)
 
@@ -252,6 +254,19 @@ def read_paths(tree: Path, names: Iterable[bytes]) -> Tree:
     return {name: read for name in names if name and (read := _read(tree, name)) is not None}
 
 
+def has_circles(tree: Path) -> bool:
+    """Whether a link leads to itself, by itself or by others: `git apply` does not put a directory in its place."""
+    return any(_leads_to_itself(path) for path in tree.rglob("*") if path.is_symlink())
+
+
+def _leads_to_itself(link: Path) -> bool:
+    try:
+        link.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
 def write_tree(tree: Path, names: Iterable[bytes]) -> bytes:
     """The tree that plain git makes of these files."""
     index = {"GIT_INDEX_FILE": str(tree.parent / f"{tree.name}.index")}
@@ -274,7 +289,8 @@ def _read(tree: Path, name: bytes) -> tuple[str, bytes] | None:
     if stat.S_ISLNK(state.st_mode):
         return "link", os.readlink(path)
     if stat.S_ISDIR(state.st_mode):
-        return "nested", b""
+        is_repository = name.endswith(b"/") or os.path.lexists(path + b"/.git")
+        return ("nested", b"") if is_repository else None
     return ("program" if state.st_mode & 0o100 else "file"), Path(os.fsdecode(path)).read_bytes()
 
 

@@ -16,6 +16,7 @@ from tests.support.repositories import (
     Tree,
     Write,
     commit,
+    has_circles,
     perform,
     read_paths,
     read_working_tree,
@@ -68,10 +69,13 @@ def without_nested(tree: Tree) -> Tree:
     return {name: value for name, value in tree.items() if value[0] != "nested"}
 
 
-async def round_trip(case: Case, place: Path, *, is_exact: bool = True) -> None:
-    """Not exact: as git's attributes have it, which may change the ends of lines on the way."""
+async def round_trip(case: Case, place: Path, *, is_exact: bool = True, is_random: bool = False) -> None:
+    """Not exact: as git's attributes have it, which may change the ends of lines on the way. Random changes may ask
+    `git apply` for what it cannot do."""
     host = case.build(place / "work")
     tidy(host)
+    if is_random and has_circles(host):
+        return
     async with open_workspace(host, place / "guest") as brought:
         assert without_nested(read_working_tree(host)) == without_nested(read_working_tree(brought.inside))
         perform(brought.inside, case.change)
@@ -97,7 +101,7 @@ async def test_git_apply_on_the_host_gives_the_guests_tree(case: Case, tmp_path:
 def test_any_repository_comes_back_as_a_patch(case: Case, tmp_path_factory: pytest.TempPathFactory) -> None:
     place = tmp_path_factory.mktemp("any", numbered=True)
     try:
-        asyncio.run(round_trip(case, place, is_exact=not has_attributes(case)))
+        asyncio.run(round_trip(case, place, is_exact=not has_attributes(case), is_random=True))
     finally:
         shutil.rmtree(place)
 

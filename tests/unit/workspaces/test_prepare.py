@@ -13,6 +13,7 @@ from tests.support.preparing import (
     Preparing,
     check_round,
     fingerprint,
+    has_something,
     list_objects,
     open_preparing,
     read_all,
@@ -76,7 +77,7 @@ async def test_the_nasty_ones_arrive_byte_for_byte_and_the_host_is_untouched(
         return
     before = fingerprint(preparing.outside / "case")
     options = {"full": True} if has_submodules(host) else {}
-    if not read_tracked(host):
+    if not has_something(host):
         with pytest.raises(Problem, match="nothing that git tracks"):
             await preparing.prepare(host, **options)
         return
@@ -248,6 +249,19 @@ async def test_submodules_come_with_a_full_one(preparing: Preparing):
     assert (await preparing.prepare()).changed
     assert head(preparing.inside / "lib/inner") == head(host / "lib/inner")
     assert (await preparing.plan(host / "lib/inner")).host_root == str(host / "lib/inner")
+
+
+async def test_a_tree_whose_every_tracked_file_is_gone_arrives_as_that(preparing: Preparing):
+    host = make(preparing)
+    await preparing.prepare(host)
+    for path in read_tracked(host):
+        (host / os.fsdecode(path)).unlink()
+    assert (await preparing.prepare(host)).changed
+    require_same(preparing, host)
+    assert read_all(preparing.inside) == {}
+    (host / "README").mkdir()
+    (host / "README/inner").write_text("where git tracks a file")
+    assert not (await preparing.prepare(host)).changed
 
 
 async def test_a_repository_without_commits_brings_what_is_staged(preparing: Preparing):

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from banger.api.workspaces import WorkspaceFile, WorkspacePlan
 from banger.base.tasks import in_thread
+from banger.model.returned import show_path
 from banger.model.workspace import Wanted
-from banger.services.workspaces.overlay import Change, show_path
+from banger.services.workspaces.overlay import Change
 from banger.services.workspaces.plan import Staged, join_path
 from banger.services.workspaces.prepare import Step, count_bytes, list_losses
 

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 
 from banger.base.problem import Code, Problem, bad_request
 from banger.base.process import Argv, Completed, get_tool, render_failure, start_process
-from banger.services.workspaces.overlay import show_path
+from banger.model.returned import show_path
 
 DEADLINE_S = 120.0
 HISTORY_BYTES = 512 << 20  # of answers that name each object once, which the repository really has

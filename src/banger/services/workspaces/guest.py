@@ -12,9 +12,9 @@ from contextlib import aclosing
 from typing import Literal, NamedTuple
 
 from banger.base.problem import Code, Problem, unavailable
+from banger.model.returned import show_path
 from banger.model.workspace import is_object_id, list_some
 from banger.services.workspaces import scripts
-from banger.services.workspaces.overlay import show_path
 from banger.services.workspaces.shell import OUTPUT_BYTES, Pack, Shell
 
 _MOST_COMMITS = 10_000

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from banger.base.problem import Code, Outcome, Problem, bad_request, not_found
 from banger.base.process import Completed
 from banger.base.tasks import in_thread
+from banger.model.returned import show_path
 from banger.model.workspace import is_object_id, strip_url
 from banger.services.workspaces.git import GitPlace, git_failed, run_git
 from banger.services.workspaces.links import borrows, require_no_links
-from banger.services.workspaces.overlay import show_path
 
 _CONFIG = r"^(user\.(name|email)|remote\.origin\.url|core\.(autocrlf|eol|worktree))$"
 

@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from banger.base.problem import Problem, bad_request
-from banger.services.workspaces.overlay import show_path
+from banger.model.returned import show_path
 
 _ENTRIES_MAX = 2_000_000  # objects and refs that are files of their own; git packs objects at 6,700
 _FOLLOWED = (

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from banger.base.problem import Code, Outcome, Problem, bad_request, conflict
 from banger.base.trees.names import MAX_DEPTH
+from banger.model.returned import show_path
 
 FILE, PROGRAM, LINK, SUBMODULE = "100644", "100755", "120000", "160000"
 _CHUNK_BYTES = 1 << 20
@@ -246,12 +247,6 @@ def _unreadable(path: bytes, error: OSError) -> Problem:
         hint=f"ls -l {show_path(path)}",
         outcome=Outcome.NOT_STARTED,
     )
-
-
-def show_path(path: bytes) -> str:
-    """For people and for JSON: what is no printable text is escaped."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def list_named(root: Path, untrusted_names: Sequence[str]) -> list[bytes]:

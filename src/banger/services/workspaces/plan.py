@@ -15,6 +15,7 @@ from typing import NamedTuple
 from banger.base.problem import bad_request
 from banger.base.tasks import in_thread
 from banger.base.units import render_size
+from banger.model.returned import show_path
 from banger.model.workspace import Wanted, looks_secret, validate_branch
 from banger.services.workspaces.bundle import (
     Scratch,
@@ -36,7 +37,6 @@ from banger.services.workspaces.overlay import (
     Tracked,
     list_named,
     read_tree,
-    show_path,
 )
 
 _LARGE_BYTES = 50 << 20
@@ -89,7 +89,7 @@ async def stage_repository(
     if not repository.head and (wanted.commit is not None or wanted.mode == "full"):
         raise bad_request(f"{repository.shown} has no commits yet", hint=f"git -C {repository.shown} commit")
     staged = await _stage(stack, parent, repository, wanted, base, b"", 0)
-    if not staged.overlay.tree:
+    if not staged.overlay.tree and not base:
         raise bad_request(
             f"{repository.shown} has nothing that git tracks",
             hint=f"git -C {repository.shown} add -A, or: --untracked",

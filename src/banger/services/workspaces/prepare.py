@@ -14,10 +14,10 @@ from banger.base.problem import Code, Outcome, Problem, bad_request, conflict
 from banger.base.progress import Progress, stage
 from banger.base.tasks import to_the_end
 from banger.base.units import render_size
+from banger.model.returned import show_path
 from banger.services.workspaces import guest
 from banger.services.workspaces.bundle import Has, keep_known, list_missing, stream_pack
 from banger.services.workspaces.guest import Seen, Target, describe_paths, parse_seen, require_git, staging_of
-from banger.services.workspaces.overlay import show_path
 from banger.services.workspaces.plan import Staged
 from banger.services.workspaces.shell import Shell
 

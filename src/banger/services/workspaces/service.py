@@ -29,6 +29,7 @@ from banger.base.problem import Problem, bad_request, conflict, not_found
 from banger.base.progress import Progress, name_object, stage
 from banger.base.tasks import Supervisor
 from banger.guest.agent import Agent
+from banger.model.returned import show_path
 from banger.model.vm import VmRecord, require_running
 from banger.model.workspace import Wanted, Workspace, pick_guest_path
 from banger.services.workspaces import guest
@@ -36,7 +37,6 @@ from banger.services.workspaces.contract import WatchedVms
 from banger.services.workspaces.describe import describe_plan
 from banger.services.workspaces.git import GitPlace
 from banger.services.workspaces.inspect import Repository, find_commit, inspect
-from banger.services.workspaces.overlay import show_path
 from banger.services.workspaces.plan import Staged, stage_repository
 from banger.services.workspaces.prepare import Order, list_losses, plan_alone, plan_steps, send
 from banger.services.workspaces.shell import STALL_S, Shell

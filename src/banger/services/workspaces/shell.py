@@ -14,8 +14,8 @@ from banger.base.tasks import beside
 from banger.guest.agent import Agent
 from banger.guest.command import Command, ExecRequest
 from banger.guest.frames import Stream
+from banger.model.returned import show_path
 from banger.model.workspace import list_some
-from banger.services.workspaces.overlay import show_path
 
 STALL_S = 600.0
 OUTPUT_BYTES = 8 << 20
