@@ -73,6 +73,6 @@ def _explain(session: SessionRow, cause: BaseException | None) -> Problem | None
     return Problem(
         Code.ALREADY_EXISTS,
         f"a session named {session.name} exists already in this VM",
-        hint="use another --name, or: banger session remove VM/NAME",
+        hint=f"use another --name, or: banger session remove {session.vm_id}/{session.name}",
         outcome=Outcome.NOT_STARTED,
     )

@@ -134,7 +134,7 @@ async def read_script(
         async with bounds.awaiting():
             ended = await command.wait()
     if ended.shell_status != 0:
-        raise _explain(workspace, request, ended.shell_status, bytes(said))
+        raise _explain(workspace, bounds.vm_name, request, ended.shell_status, bytes(said))
 
 
 @asynccontextmanager
@@ -148,7 +148,7 @@ async def _start(
         except CannotStart as problem:
             raise conflict(
                 f"nothing can be run in {workspace.guest_path} of the guest: {problem.brief}",
-                hint="banger workspace prepare VM",
+                hint=f"banger workspace prepare {bounds.vm_name}",
             ) from problem
         yield command
 
@@ -159,10 +159,8 @@ async def _read_one(command: Command, bounds: Bounds) -> tuple[int, bytes] | Non
     return None if output is None else (output.stream, output.data)
 
 
-def _explain(workspace: Workspace, request: ExecRequest, status: int, said: bytes) -> Problem:
+def _explain(workspace: Workspace, vm_name: str, request: ExecRequest, status: int, said: bytes) -> Problem:
     base = request.argv[-1]
     if status == NO_BASE and base not in (workspace.base_tree, workspace.base_commit):
-        return bad_request(
-            f"the guest has no commit {base}", hint=f"git -C {workspace.guest_path} log (in the guest)"
-        )
-    return explain_end(workspace, status, said)
+        return bad_request(f"the guest has no commit {base}", hint=f"banger vm exec {vm_name} -- git log")
+    return explain_end(workspace, vm_name, status, said)

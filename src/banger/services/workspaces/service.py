@@ -282,7 +282,8 @@ def _settle(request: WorkspacePlanning | WorkspacePrepare, row: Workspace | None
         return _Asked(request.path, wanted, request.guest_path, ())
     if row is None:
         raise bad_request(
-            "no repository is named, and the VM has none yet", hint="banger workspace prepare VM PATH"
+            "no repository is named, and the VM has none yet",
+            hint=f"banger workspace prepare {request.vm} ./repo",
         )
     before = _recall(row)
     wanted = wanted._replace(

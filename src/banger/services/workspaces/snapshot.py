@@ -114,26 +114,30 @@ async def record_base(shell: Shell, workspace: Workspace) -> str:
         result = await shell.agent.run(request.argv, env=request.env, cwd=request.cwd)
     tree = result.stdout.decode("ascii", "replace").strip()
     if result.status != 0 or not is_object_id(tree):
-        raise explain_end(workspace, result.status, result.stderr)
+        raise explain_end(workspace, shell.vm_name, result.status, result.stderr)
     return tree
 
 
-def explain_end(workspace: Workspace, status: int, stderr: bytes) -> Problem:
+def explain_end(workspace: Workspace, vm_name: str, status: int, stderr: bytes) -> Problem:
     """Why a script of ours ended in the guest. What it said is the guest's word: printable, and not too much of it."""
     path = workspace.guest_path
     if status == NO_REPOSITORY:
         return Problem(
-            Code.CONFLICT, f"{path} in the guest is no git repository", hint="banger workspace prepare"
+            Code.CONFLICT,
+            f"{path} in the guest is no git repository",
+            hint=f"banger workspace prepare {vm_name}",
         )
     if status == NO_GIT:
         return Problem(
-            Code.UNAVAILABLE, "the guest has no git", hint="banger vm exec VM -- apt-get install git"
+            Code.UNAVAILABLE,
+            "the guest has no git",
+            hint=f"banger vm exec {vm_name} -- apt-get install -y git",
         )
     if status == NO_BASE:
         return Problem(
             Code.CONFLICT,
             f"the repository at {path} in the guest has lost what it was prepared with",
-            hint="banger workspace export --base-commit COMMIT VM",
+            hint=f"banger workspace export --base-commit COMMIT {vm_name}",
         )
     said = "\n".join(stderr.decode("utf-8", "replace").strip().splitlines()[-8:])
     return Problem(
