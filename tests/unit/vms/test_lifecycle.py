@@ -1,5 +1,6 @@
 import asyncio
 import os
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -279,6 +280,18 @@ async def test_ssh_waits_for_a_listener_and_says_what_it_waited_for(vms, world):
     world.guests[0].listeners = ()
     with pytest.raises(Problem, match="nothing listens"):
         await vms.ssh(VmSsh(vm="web", timeout_s=0.05))
+
+
+@pytest.mark.parametrize("name", ["ssh_host_ed25519_key", "ssh_host_ed25519_key.pub", "known_hosts"])
+async def test_a_host_key_that_somebody_has_removed_is_made_anew_and_known(vms, world, name: str):
+    vm = (await vms.create(VmCreate(name="web", start=False), QUIET)).vm
+    directory = world.root / "vms" / vm.id
+    (directory / name).unlink()
+    await vms.start(VmStart(vm="web"), QUIET)
+    target = await vms.ssh(VmSsh(vm="web"))
+    public = (directory / "ssh_host_ed25519_key.pub").read_text()
+    assert (directory / "ssh_host_ed25519_key").is_file()
+    assert " ".join(public.split()[:2]) in Path(target.known_hosts_file).read_text()
 
 
 async def test_a_stopped_vm_has_no_ssh(vms):

@@ -184,8 +184,11 @@ async def test_files_beside_the_database_that_are_damaged_or_gone_stop_nobody(wo
         assert len(second.list_vms(VmList(all=True)).vms) == 3
         assert (await second.start(VmStart(vm="web"), QUIET)).vm.state is VmState.RUNNING
         for name in ("gone", "file"):
-            with pytest.raises(Exception, match=""):
+            with pytest.raises(Problem, match=f"the files of {name} are gone"):
                 await second.start(VmStart(vm=name), QUIET)
+            assert world.store.vms.find(rows[name].id).state is VmState.CREATED
+            await second.delete(VmDelete(vm=name), QUIET)
+        assert [vm.name for vm in world.store.vms.list()] == ["web"]
 
 
 async def test_a_file_that_was_being_written_goes_and_the_others_stay(world):

@@ -24,7 +24,7 @@ from banger.services.vms.capabilities.contract import Capability, Started, Wants
 from banger.services.vms.capabilities.registration import make_capabilities
 from banger.services.vms.holds import Holds, Start
 from banger.services.vms.live import LiveVm, LiveVms, OnExit
-from banger.services.vms.plan import compose_boot_config, compose_machine, require_image
+from banger.services.vms.plan import compose_boot_config, compose_machine, require_files, require_image
 from banger.services.vms.room import Room
 from banger.services.vms.rows import Rows
 from banger.services.vms.steps import AttachRoot, JoinNetwork, StartVmm
@@ -107,6 +107,7 @@ class Lifecycle:
         around = self._around
         standing = await around.networks.choose()
         vmm = await around.backends.choose(vm, standing)
+        require_files(vm, around.layouts.of(vm.id))
         require_image(vm, around.storage.get(vm.root_driver), around.layouts.of(vm.id))
         kernel = await around.kernels.ensure(watch, vm.spec.kernel)
         warnings = await in_thread(self._look_ahead, vm)

@@ -82,6 +82,18 @@ def compose_boot_config(start: Start, layout: Layout, capabilities: Iterable[Cap
     return config
 
 
+def require_files(vm: VmRecord, layout: Layout) -> None:
+    """A VM whose directory is gone has lost its disks."""
+    if layout.state.is_dir():
+        return
+    raise Problem(
+        Code.NOT_FOUND,
+        f"the files of {vm.name} are gone: {layout.state}",
+        hint=f"banger vm delete {vm.name}",
+        outcome=Outcome.NOT_STARTED,
+    )
+
+
 def require_image(vm: VmRecord, driver: RootDriver, layout: Layout) -> None:
     """The build that root stands on must still be there: no other one, whatever its name, can take its place."""
     if not driver.stands_on_image or Path(vm.image_directory).is_dir():

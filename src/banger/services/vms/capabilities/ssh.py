@@ -28,13 +28,12 @@ class Ssh(Capability):
         self._owner_key = owner_key
 
     def prepare(self, vm: VmRecord, layout: Layout, image: ImageManifest) -> None:
-        key = make_key_pair(vm.name)
-        write_atomic(layout.host_key, key.private)
-        write_atomic(layout.host_key.with_suffix(".pub"), key.public.encode() + b"\n")
-        write_atomic(layout.known_hosts, render_known_host((host_key_alias(vm.id),), key.public).encode())
+        _write_host_key(vm, layout)
 
     def guest(self, boot: GuestBoot, config: BootConfig) -> BootConfig:
         key = boot.layout.host_key
+        if not all(path.is_file() for path in (key, key.with_suffix(".pub"), boot.layout.known_hosts)):
+            _write_host_key(boot.vm, boot.layout)  # somebody has removed it: this boot brings another one
         files = (
             GuestFile(path=HOST_KEY_PATH, content=key.read_bytes(), mode=0o600),
             GuestFile(path=HOST_KEY_PATH + ".pub", content=key.with_suffix(".pub").read_bytes()),
@@ -48,6 +47,13 @@ class Ssh(Capability):
         if started.wants.ssh:
             with stage(started.progress, "wait for ssh"):
                 await wait_ssh(started.agent, started.vm, timeout_s=_WAIT_S)
+
+
+def _write_host_key(vm: VmRecord, layout: Layout) -> None:
+    key = make_key_pair(vm.name)
+    write_atomic(layout.host_key, key.private)
+    write_atomic(layout.host_key.with_suffix(".pub"), key.public.encode() + b"\n")
+    write_atomic(layout.known_hosts, render_known_host((host_key_alias(vm.id),), key.public).encode())
 
 
 async def wait_ssh(agent: Agent, vm: VmRecord, *, timeout_s: float) -> None:
