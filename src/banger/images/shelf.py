@@ -299,6 +299,10 @@ class Shelf(Generic[M]):
                 return [entry for entry in entries if not entry.name.startswith(".lock@")]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise unavailable(
+                f"{self.directory} cannot be read: {error.strerror}", hint=f"ls -ld {self.directory}"
+            ) from error
 
 
 @contextmanager

@@ -227,6 +227,13 @@ async def test_a_damaged_image_can_be_deleted(images, heard, tmp_path, visible):
     assert visible(tmp_path / "images") == []
 
 
+async def test_images_that_cannot_be_listed_are_one_line(images, tmp_path):
+    (tmp_path / "images").write_text("no directory")
+    with pytest.raises(Problem, match="images cannot be read: Not a directory") as caught:
+        await images.list_images()
+    assert (caught.value.code, caught.value.hint) == (Code.UNAVAILABLE, f"ls -ld {tmp_path / 'images'}")
+
+
 @pytest.mark.parametrize(
     ("name", "code", "hint"),
     [
