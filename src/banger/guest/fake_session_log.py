@@ -34,13 +34,15 @@ class Bell:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def wait(self) -> None:
+    def listen(self) -> asyncio.Future[None]:
+        """Done at the next change after this call, for who awaits other things between looking and waiting."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
+        waiter.add_done_callback(self._waiters.discard)
+        return waiter
+
+    async def wait(self) -> None:
+        await self.listen()
 
 
 class Log:

@@ -216,7 +216,7 @@ async def _write(call: Call) -> Answer:
         feeding = asyncio.create_task(_feed(call, session), name="a fake session's writer")
         try:
             while session.writer is token and session.takes_input and not feeding.done():
-                bell = asyncio.create_task(session.bell.wait())
+                bell = session.bell.listen()
                 await asyncio.wait((bell, feeding), return_when=asyncio.FIRST_COMPLETED)
                 bell.cancel()
             if session.writer is not token:
@@ -277,6 +277,7 @@ async def _watch(call: Call) -> Answer:
     gone = len(table.removed)
     call.start()
     while True:
+        bell = table.bell.listen()
         for session in list(table.by_id.values()):
             if told.get(session) != session.revision:
                 told[session] = session.revision
@@ -284,7 +285,7 @@ async def _watch(call: Call) -> Answer:
         while gone < len(table.removed):
             gone += 1
             await _send_state(call, table.removed[gone - 1], 0)
-        await table.bell.wait()
+        await bell
 
 
 SESSION_METHODS: Mapping[int, Callable[[Call], Awaitable[Answer]]] = MappingProxyType(
