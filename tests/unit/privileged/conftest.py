@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import tempfile
@@ -18,4 +19,5 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture
 def count_descriptors() -> Callable[[], int]:
+    gc.collect()  # not in the middle of a count
     return lambda: len(os.listdir("/proc/self/fd"))
