@@ -164,7 +164,7 @@ def require_same(preparing: Preparing, host: Path) -> None:
     run_git(inside, "fsck", "--strict", "--no-dangling")
 
 
-def has_something(host: Path) -> bool:
+def has_anything_to_bring(host: Path) -> bool:
     """A commit, or at least one file that is staged and there: without either there is nothing to bring."""
     return bool(run_git(host, "rev-parse", "-q", "--verify", "HEAD", check=False)) or bool(read_tracked(host))
 
@@ -172,14 +172,14 @@ def has_something(host: Path) -> bool:
 async def check_round(preparing: Preparing, case: Case) -> None:
     """Brings it, changes it, and brings it again."""
     host = case.build(preparing.outside / "case")
-    if not has_something(host) or b"160000 " in run_git(host, "ls-files", "-s"):
+    if not has_anything_to_bring(host) or b"160000 " in run_git(host, "ls-files", "-s"):
         return
     before = fingerprint(host)
     await preparing.prepare(host)
     require_same(preparing, host)
     assert fingerprint(host) == before
     perform(host, case.change)
-    if not has_something(host):
+    if not has_anything_to_bring(host):
         return
     await preparing.prepare(host)
     require_same(preparing, host)

@@ -254,12 +254,12 @@ def read_paths(tree: Path, names: Iterable[bytes]) -> Tree:
     return {name: read for name in names if name and (read := _read(tree, name)) is not None}
 
 
-def has_circles(tree: Path) -> bool:
+def has_link_loops(tree: Path) -> bool:
     """Whether a link leads to itself, by itself or by others: `git apply` does not put a directory in its place."""
-    return any(_leads_to_itself(path) for path in tree.rglob("*") if path.is_symlink())
+    return any(_is_loop(path) for path in tree.rglob("*") if path.is_symlink())
 
 
-def _leads_to_itself(link: Path) -> bool:
+def _is_loop(link: Path) -> bool:
     try:
         link.stat()
     except OSError as error:

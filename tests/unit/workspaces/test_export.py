@@ -16,7 +16,7 @@ from tests.support.repositories import (
     Tree,
     Write,
     commit,
-    has_circles,
+    has_link_loops,
     perform,
     read_paths,
     read_working_tree,
@@ -74,7 +74,7 @@ async def round_trip(case: Case, place: Path, *, is_exact: bool = True, is_rando
     `git apply` for what it cannot do."""
     host = case.build(place / "work")
     tidy(host)
-    if is_random and has_circles(host):
+    if is_random and has_link_loops(host):
         return
     async with open_workspace(host, place / "guest") as brought:
         assert without_nested(read_working_tree(host)) == without_nested(read_working_tree(brought.inside))

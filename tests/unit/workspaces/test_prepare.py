@@ -13,7 +13,7 @@ from tests.support.preparing import (
     Preparing,
     check_round,
     fingerprint,
-    has_something,
+    has_anything_to_bring,
     list_objects,
     open_preparing,
     read_all,
@@ -77,7 +77,7 @@ async def test_the_nasty_ones_arrive_byte_for_byte_and_the_host_is_untouched(
         return
     before = fingerprint(preparing.outside / "case")
     options = {"full": True} if has_submodules(host) else {}
-    if not has_something(host):
+    if not has_anything_to_bring(host):
         with pytest.raises(Problem, match="nothing that git tracks"):
             await preparing.prepare(host, **options)
         return
