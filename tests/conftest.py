@@ -5,11 +5,20 @@ import inspect
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# Random cases are the same ones in every run, so that a change is judged by what it does. Hunting for new ones:
-# pytest --hypothesis-profile=default
-settings.register_profile("same", derandomize=True)
+# Random cases are the same ones in every run, and how long one takes is this machine's noise: a change is judged by
+# what it does. Hunting for new cases: pytest --hypothesis-profile=hunt
+_UNTIMED = settings(
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,  # a directory that one example leaves behind is the next one's business
+    ],
+)
+settings.register_profile("same", _UNTIMED, derandomize=True)
+settings.register_profile("hunt", _UNTIMED)
 settings.load_profile("same")
 
 

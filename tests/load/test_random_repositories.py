@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from tests.support.repositories import Case, perform, repositories, run_git
 from tests.support.workspace_guest import open_workspace
 from tests.unit.workspaces.test_export import has_attributes, round_trip, tidy
@@ -13,9 +13,7 @@ from tests.unit.workspaces.test_pull import do_pull
 
 CASES = 320
 pytestmark = [pytest.mark.load, pytest.mark.timeout(3600)]
-_SETTINGS = settings(
-    max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+_SETTINGS = settings(max_examples=CASES)
 
 
 @given(case=repositories())

@@ -47,14 +47,25 @@ class Terminal:
         deadline = time.monotonic() + timeout_s
         while not fits():
             assert time.monotonic() < deadline, "\n".join(self.screen.display) + f"\n{self.seen[-2000:]!r}"
-            if not select.select([self.ours], [], [], 0.5)[0]:
-                continue
-            try:
-                data = os.read(self.ours, 65536)
-            except OSError:  # the other side is gone
-                data = b""
-            self.seen += data
-            self._stream.feed(data)
+            self._read(0.5)
+
+    def _read(self, patience_s: float) -> bool:
+        """Whether something came."""
+        if not select.select([self.ours], [], [], patience_s)[0]:
+            return False
+        try:
+            data = os.read(self.ours, 65536)
+        except OSError:  # the other side is gone
+            data = b""
+        self.seen += data
+        self._stream.feed(data)
+        return bool(data)
+
+    def settle(self) -> None:
+        """Until the program has drawn all it wants to. Vim reads keys that come while it draws for a new size, and
+        then waits for more before it looks at them."""
+        while self._read(1):
+            pass
 
     def wait_line(self, row: int, text: str) -> None:
         self.wait(lambda: self.screen.display[row].rstrip() == text)
@@ -95,7 +106,8 @@ def clean(banger: Banger, vm: str) -> Iterator[str]:
 def test_an_editor_is_there_again_after_the_daemon_was_killed(banger, clean):
     banger.run("session", "start", clean, "-t", "--name", "edit", "--", "vi", "-u", "NONE", "/root/notes")
     first = Terminal(banger, "session", "attach", f"{clean}/edit")
-    first.wait_line(1, "~")
+    first.wait_line(22, "~")
+    first.settle()
     first.type(b"ihello from before")
     first.wait_line(0, "hello from before")
     first.leave()
@@ -104,10 +116,12 @@ def test_an_editor_is_there_again_after_the_daemon_was_killed(banger, clean):
     second = Terminal(banger, "session", "attach", "edit", rows=30, columns=100)
     second.wait_line(0, "hello from before")
     second.wait_line(28, "~")  # drawn anew in the size of this terminal
+    second.settle()
     second.type(b", and after")
     second.wait_line(0, "hello from before, and after")
     kill_daemon(banger)  # while somebody is attached
     second.wait(lambda: b"back at" in second.seen)
+    second.settle()
     second.type(b" and after that")
     second.wait(lambda: "hello from before, and after and after that" in second.screen.display[0])
     second.type(b"\x1b:wq\r")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from banger.base.trees.pack import pack
@@ -124,11 +124,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=60)
 @given(plan=TREES)
 def test_a_tree_comes_out_as_it_went_in(tmp_path: Path, pair: str, plan: list[object]) -> None:
     source, target = tmp_path / "source", tmp_path / "target"

@@ -6,7 +6,7 @@ import stat
 import struct
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from banger.base.problem import Code, Problem
@@ -419,7 +419,7 @@ ORIGINAL = make_stream(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400)
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, len(ORIGINAL) - 1), st.sampled_from(b"./0178x\n\0\xff")), max_size=6

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from tests.support.crafted_packs import HostileAgent
 from tests.support.nasty import CORPUS, UNCOMMITTABLE, find_case
 from tests.support.repositories import (
@@ -97,7 +97,7 @@ async def test_git_apply_on_the_host_gives_the_guests_tree(case: Case, tmp_path:
 
 
 @given(case=repositories())
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=12)
 def test_any_repository_comes_back_as_a_patch(case: Case, tmp_path_factory: pytest.TempPathFactory) -> None:
     place = tmp_path_factory.mktemp("any", numbered=True)
     try:

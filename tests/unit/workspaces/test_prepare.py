@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from tests.support.nasty import CORPUS
 from tests.support.preparing import (
     Preparing,
@@ -93,7 +93,7 @@ async def test_the_nasty_ones_arrive_byte_for_byte_and_the_host_is_untouched(
     assert list(preparing.scratch.iterdir()) == []
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(case=repositories())
 async def test_any_repository_arrives_and_what_is_done_to_it_follows(tmp_path_factory, case: Case):
     async with open_preparing(tmp_path_factory.mktemp("random")) as preparing:
