@@ -33,7 +33,7 @@ check: $(DEV_STAMP) guest-program ## linters, types, layers, generated files, un
 
 .PHONY: test
 test: SOAK_S = 600
-test: packages-test packages-lab check test-load test-native test-host test-vm soak lab ## everything: an hour and a quarter on two cores
+test: packages-test packages-lab check test-load test-native test-host test-vm soak-beside-lab-states lab ## everything: an hour and a quarter on two cores
 
 .PHONY: test-unit
 test-unit: $(DEV_STAMP) guest-program ## pure rules, services on fakes: no privileges, no guests
@@ -54,6 +54,10 @@ SOAK_S ?= 3600
 soak: packages-test $(DEV_STAMP) guest-program ## an hour of life cycles, on the fake and in QEMU: nothing grows (SOAK_S=600 for ten minutes)
 	@$(BIN)/python -m tests.support.load.soak $(SOAK_S)
 
+.PHONY: soak-beside-lab-states
+soak-beside-lab-states:
+	@$(MAKE) --no-print-directory -j 2 SOAK_S=$(SOAK_S) soak lab-states
+
 .PHONY: crash-table
 crash-table: $(DEV_STAMP) ## docs/reference/crash-matrix.md out of the last test-load, test-vm and lab
 	@$(BIN)/python tools/crash_table.py
@@ -70,6 +74,10 @@ test-vm: packages-test $(DEV_STAMP) guest-program ## real guests under QEMU
 lab: packages-lab $(DEV_STAMP) guest-program ## a whole virtual host with KVM and systemd, banger installed in it (tests/lab/README.md)
 	@$(PYTEST) tests/lab -m lab -p no:randomly -n 2 --dist loadfile --junitxml=build/lab-logs/junit.xml $(ARGS) ||
 	  $(BIN)/python -m tools.lab.rerun build/lab-logs/junit.xml
+
+.PHONY: lab-states
+lab-states: packages-lab $(DEV_STAMP) guest-program ## the states that `make lab` restores; it makes them itself where they are missing (four minutes)
+	@$(BIN)/python -m tools.lab build
 
 .PHONY: lab-shell
 lab-shell: packages-lab $(DEV_STAMP) guest-program ## a shell in such a host

@@ -130,6 +130,8 @@ class World:
             line = pipe.readline()
         if line and "ready" not in json.loads(line):
             raise DaemonDied(line.decode())
+        if not line:  # its pipe is closed, and soon all else that it held: its lock
+            assert self.wait_daemon_end()
         return bool(line)
 
     def wait_daemon_end(self, timeout_s: float = READY_S) -> bool:
