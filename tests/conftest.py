@@ -3,6 +3,8 @@
 import gc
 import inspect
 import signal
+from functools import cache
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,10 +30,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def no_garbage_of_others(request: pytest.FixtureRequest) -> None:
     """Where descriptors are counted: those that earlier tests have left to the garbage collector go first, not in the
     middle of a count."""
-    source = inspect.getsource(request.module)
-    if "/proc/self/fd" in source or "count_descriptors" in source:
+    if _counts_descriptors(request.module):
         gc.collect()
+
+
+@cache
+def _counts_descriptors(module: ModuleType) -> bool:
+    source = inspect.getsource(module)
+    return "/proc/self/fd" in source or "count_descriptors" in source

@@ -220,7 +220,7 @@ static void stdin_reaches_the_command_and_its_end_does_too(void) {
 
 static void stdin_that_nobody_wants_is_still_granted(void) {
     static const uint8_t bytes[FRAME_PAYLOAD_MAX];
-    open_shell(9, "exec <&-; sleep 0.3; exit 4", STDIN | MERGE);
+    open_shell(9, "exec <&-; sleep 1; exit 4", STDIN | MERGE);
     uint64_t granted = 0;
     for (int i = 0; i < FRAME_WINDOW / FRAME_PAYLOAD_MAX; i++)
         send_frame(FRAME_DATA, 9, STREAM_STDIN, bytes, sizeof bytes);

@@ -244,10 +244,15 @@ async def test_readers_may_be_many_and_begin_anywhere(agent: Agent) -> None:
 
 
 async def test_streams_can_be_chosen_and_keep_their_place(agent: Agent) -> None:
-    script = "echo out1; sleep 0.1; echo err1 >&2; sleep 0.1; echo out2; sleep 0.1; echo err2 >&2"
-    await agent.sessions.start(shell(script))
-    both = await read(agent, follow=True)
-    placed = [(r.kind, r.sequence, r.data) for r in both if r.kind <= RecordKind.STDERR]
+    script = "echo out1; read x; echo err1 >&2; read x; echo out2; read x; echo err2 >&2"
+    await agent.sessions.start(shell(script, stdin=True))
+    placed = []
+    async with agent.sessions.read("s", follow=True) as reader, agent.sessions.write("s") as writer:
+        async for record in reader:
+            if record.kind <= RecordKind.STDERR:
+                placed.append((record.kind, record.sequence, record.data))
+                if len(placed) < 4:
+                    await writer.write(b"\n")
     assert placed == [(1, 0, b"out1\n"), (2, 5, b"err1\n"), (1, 10, b"out2\n"), (2, 15, b"err2\n")]
     only = await read(agent, streams=[Stream.STDERR])
     assert (output(only), output(only, RecordKind.STDERR)) == (b"", b"err1\nerr2\n")

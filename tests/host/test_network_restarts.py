@@ -113,15 +113,19 @@ def test_what_the_owner_allows_holds_for_guests_that_run_already(guests: World):
     user.configure(ALLOWANCES)
     user.kill_daemon()
     try:
-        answers = reached(user.probe("a", *targets, f"tcp:{b}:{PORT}"))
-        assert answers == {
+        allowed = {
             f"tcp:{LAN}:{PORT}": f"outside sees {LAN_HOST}",
             f"tcp:{BRIDGE_ADDRESS}:{PORT}": f"host sees {a}",
             f"tcp:{b}:{PORT}": f"b sees {a}",
         }
+        wait_until(
+            lambda: reached(user.probe("a", *targets, f"tcp:{b}:{PORT}")) == allowed, "a reaches what it may"
+        )
         assert set(reached(user.probe("b", *targets))) == {f"tcp:{BRIDGE_ADDRESS}:{PORT}"}, "no NAT, no LAN"
     finally:
         user.configure("")
         user.kill_daemon()
         user.run("daemon", "start")
-    assert reached(user.probe("a", *targets, f"tcp:{b}:{PORT}")) == {}
+    wait_until(
+        lambda: reached(user.probe("a", *targets, f"tcp:{b}:{PORT}")) == {}, "a reaches none of it any more"
+    )

@@ -229,8 +229,8 @@ class World:
         return parse_probe(namespace.run(sys.executable, "-I", str(PROBE), *targets).stdout)
 
     def wait_traces(self, expected: Traces) -> None:
-        """The pool fills up, and the helper sweeps, off everybody's path."""
-        wait_until(lambda: self.traces() == expected, lambda: explain(self.traces(), expected))
+        """The pool fills up, and the helper sweeps, every 30 s, off everybody's path."""
+        wait_until(lambda: self.traces() == expected, lambda: explain(self.traces(), expected), seconds=75)
 
     def close(self) -> None:
         """Ends users' daemons, then the helper, and proves that the host is as it was."""
@@ -241,8 +241,11 @@ class World:
             self.wait_traces(self.pristine)
         self.helper.stop()
         assert self.traces() == self.pristine
-        ours = {service.process.pid for service in self._services}
-        assert set(self.host.processes()) == ours & set(self.host.processes())
+        wait_until(lambda: self._strangers() == set(), lambda: f"on the host still: {self._strangers()}")
+
+    def _strangers(self) -> set[int]:
+        """Processes on the host that are none of our services."""
+        return set(self.host.processes()) - {service.process.pid for service in self._services}
 
     def discard(self) -> None:
         """Whatever state it is in."""

@@ -19,6 +19,8 @@ POOL = 4  # taps that wait for VMs
 OUTSIDE = "outside"  # a test's own namespace
 _CLEAN_S = 60
 _READY_S = 120
+_WAIT_S = 180
+_NOT_FOUND = 66
 _SHARED = ("/images/", "/kernels/")  # what root disks stand on
 _LOGS = {
     "journal.log": ("journalctl", "--boot", "--no-pager", "--output=short-precise"),
@@ -75,7 +77,7 @@ class Machine:
     def vm(self, name: str) -> Any:
         return self.json("vm", "show", name)["vm"]
 
-    def wait_banger(self, *words: str, holds: Callable[[Done], bool], timeout_s: float = 60) -> Done:
+    def wait_banger(self, *words: str, holds: Callable[[Done], bool], timeout_s: float = _WAIT_S) -> Done:
         """The first answer that is as wanted. For what the CLI has no way to wait for."""
         until = time.monotonic() + timeout_s
         while not holds(done := self.banger(*words, check=False)):
@@ -85,9 +87,16 @@ class Machine:
 
     def list_vms(self) -> list[dict[str, Any]]:
         """All of them, with all that is known."""
-        return [self.vm(vm["name"]) for vm in self.json("vm", "list", "--all")["vms"]]
+        found = []
+        for vm in self.json("vm", "list", "--all")["vms"]:
+            done = self.banger("vm", "show", vm["id"], "--json", check=False)
+            if done.status == _NOT_FOUND:  # its removal has ended between the two questions
+                continue
+            assert done.status == 0, str(done)
+            found.append(self.parse(done)["vm"])
+        return found
 
-    def wait_state(self, name: str, state: str, timeout_s: float = 60) -> Any:
+    def wait_state(self, name: str, state: str, timeout_s: float = _WAIT_S) -> Any:
         """The VM, as soon as it is in this state."""
         words = ("vm", "show", name, "--json")
         done = self.wait_banger(
@@ -101,7 +110,9 @@ class Machine:
         return self.banger("vm", "exec", name, "--", *command, **options).stdout
 
     def boot_id(self, name: str) -> str:
-        return self.guest(name, "cat", "/proc/sys/kernel/random/boot_id").strip()
+        """As soon as its agent answers: a daemon that has come back meets it anew."""
+        words = ("vm", "exec", name, "--", "cat", "/proc/sys/kernel/random/boot_id")
+        return self.wait_banger(*words, holds=lambda done: done.status == 0).stdout.strip()
 
     def refused(self, *words: str, says: str, hint: str = "hint: ", sudo: bool = False) -> str:
         """What must fail: a status of its own, one line of error with these words, a hint. Returns all it said."""
@@ -131,11 +142,9 @@ class Machine:
         running = [vm for vm in vms if vm["runtime"]]
         taps = {vm["runtime"]["tap"] for vm in running}
         until = time.monotonic() + _CLEAN_S
-        while not _is_pool_full(traces := self.traces(), taps):
+        while not _is_pool_full(traces := self.traces(), taps) or len(_find_daemons(traces)) != 2:
             assert time.monotonic() < until, traces
-        pool = _find_taps(traces)
-        daemons = [line for line in traces["processes"] if "banger-root" in line or "banger.daemon" in line]
-        assert len(daemons) == 2, daemons
+        pool, daemons = _find_taps(traces), _find_daemons(traces)
         own = {
             "links": {BRIDGE, *pool},
             "processes": set(daemons),
@@ -162,9 +171,8 @@ class Machine:
 
     def wait_ready(self) -> None:
         """Until both units run, and the daemon answers."""
-        self.sh(
-            "until systemctl is-active --quiet banger banger-root; do sleep 0.2; done", timeout_s=_READY_S
-        )
+        running = " && ".join(f"systemctl is-active --quiet {unit}" for unit in ("banger", "banger-root"))
+        self.sh(f"until {running}; do sleep 0.2; done", timeout_s=_READY_S)  # of two, it is content with one
         self.wait_banger("vm", "list", holds=lambda done: done.status == 0, timeout_s=_READY_S)
 
     def keep_logs(self, directory: Path) -> None:
@@ -193,6 +201,12 @@ def _find_possessions(vm: dict[str, Any], traces: dict[str, list[str]]) -> dict[
     if runtime:
         theirs["loops"] |= {line for line in traces.get("loops", ()) if any(part in line for part in _SHARED)}
     return theirs
+
+
+def _find_daemons(traces: dict[str, list[str]]) -> list[str]:
+    """More than two for a moment: a child is called like its parent until it has become a program of its own."""
+    lines = traces.get("processes", ())
+    return [line for line in lines if "banger-root" in line or "banger.daemon" in line]
 
 
 def _find_taps(traces: dict[str, list[str]]) -> list[str]:

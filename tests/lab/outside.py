@@ -16,8 +16,8 @@ NAME = "example.net"
 SERVERS = Path(__file__).parents[1] / "host" / "servers.py"
 REACH = f"""
 import socket
-with socket.create_connection(("{INTERNET}", {PORT}), 5) as connection:
-    connection.settimeout(5)
+with socket.create_connection(("{INTERNET}", {PORT}), 20) as connection:
+    connection.settimeout(20)
     connection.sendall(b"hello\\n")
     print(connection.recv(100).decode(), end="")
 """  # for a guest's Python; says whom outside sees
@@ -42,7 +42,7 @@ def open_outside(machine: Machine) -> Iterator[None]:
     machine.sh(_MAKE)
     machine.put("/run/outside.py", SERVERS.read_bytes())
     program = f"exec python3 -I -S /run/outside.py outside tcp:{PORT} dns:53 > /run/outside-ready"
-    serving = machine.start(("ip", "netns", "exec", OUTSIDE, "sh", "-c", program), timeout_s=900)
+    serving = machine.start(("ip", "netns", "exec", OUTSIDE, "sh", "-c", program), timeout_s=3600)
     assert machine.sh("head -n 1 /run/outside-ready") == "ready\n"
     yield
     serving.signal(15)

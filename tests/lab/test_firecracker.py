@@ -14,9 +14,13 @@ SPARE_MIB = 128  # of a VMM's cgroup, beside the guest's memory
 LIMIT_MIB = 64
 # Looks from inside of the jail, as the VMM itself would.
 LOOK = """
-import json, os, sys
+import contextlib, json, os, sys
 pid = sys.argv[1]
 root = f"/proc/{pid}/root"
+opened = set()
+for fd in os.listdir(f"/proc/{pid}/fd"):
+    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+        opened.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
 print(json.dumps({
     "files": sorted(os.path.relpath(os.path.join(where, name), root)
                     for where, _, names in os.walk(root) for name in names),
@@ -24,7 +28,7 @@ print(json.dumps({
     "own root": os.stat(root).st_ino != os.stat("/").st_ino,
     "own mounts": os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"),
     "cgroup": open(f"/proc/{pid}/cgroup").read().strip(),
-    "open": sorted({os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}),
+    "open": sorted(opened),
 }))
 """
 STRAY_VM, STRAY_TAP = "0123456789ab", "bng-00c0ffee"
@@ -81,8 +85,12 @@ def test_doctor_finds_nothing_but_the_missing_builder(lab: Machine, box: str):
     """The lab has no way to a mirror, so mmdebstrap is not in it; images came with the payload. Its clock was set when
     it was restored, which the doctor would say of a daemon from before that."""
     lab.banger("system", "restart", sudo=True)
-    found = verdicts(lab)
-    assert {name: said for name, said in found.items() if said[0] != "pass"}.keys() == {"image tools"}
+    for _ in range(3):  # a lab that stalls may be late with a probe
+        found = verdicts(lab)
+        wrong = {name: said for name, said in found.items() if said[0] != "pass"}
+        if wrong.keys() == {"image tools"}:
+            break
+    assert wrong.keys() == {"image tools"}
     assert "a probe guest ran on KVM" in found["acceleration"][1]
     assert "jailed" in found["firecracker"][1]
     assert found["storage"][1].startswith("dm-snapshot for new VMs")
@@ -166,7 +174,9 @@ def test_a_server_in_the_guest_is_found_and_reached_by_its_url(lab: Machine, box
     def find(done) -> list[dict[str, object]]:
         return [port for port in lab.parse(done)["ports"] if port["port"] == 8000]
 
-    done = lab.wait_banger("vm", "ports", box, "--json", holds=lambda done: bool(find(done)))
+    done = lab.wait_banger(
+        *("vm", "ports", box, "--json"), holds=lambda done: any(port["service"] for port in find(done))
+    )
     (port,) = find(done)
     assert (port["service"], port["urls"]) == ("http", [f"http://{box}.vm:8000/"])
     assert lab.run("curl", "-s", *port["urls"]).stdout == "served\n"

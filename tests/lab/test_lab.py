@@ -36,7 +36,7 @@ printf written | dd of=/dev/mapper/lab-snapshot conv=fsync status=none
 head -c 7 /dev/mapper/lab-snapshot; echo
 head -c 7 /var/tmp/origin | od -An -c | tr -d ' \\n'; echo
 dmsetup status lab-snapshot
-dmsetup remove lab-snapshot
+dmsetup remove --retry lab-snapshot
 losetup --detach "$origin" "$cow"
 rm /var/tmp/origin /var/tmp/cow
 """
@@ -92,7 +92,7 @@ def test_cgroups_are_of_version_two_and_limit_memory(lab):
 def test_the_clock_is_ours_although_the_lab_was_saved_long_ago(lab):
     before = time.time()
     inside = float(lab.sh("date +%s.%N"))
-    assert before - 1 < inside < time.time() + 1
+    assert before - 10 < inside < time.time() + 10
 
 
 def test_commands_tell_status_and_both_streams(lab):
@@ -121,7 +121,7 @@ def test_a_command_can_be_signalled_and_has_a_deadline(lab):
     assert sleeper.wait().status == -signal.SIGINT
     with pytest.raises(ChannelError, match="has ended already"):
         sleeper.signal(signal.SIGINT)
-    done = lab.run("sh", "-c", "echo begun; sleep 600", timeout_s=2, check=False)
+    done = lab.run("sh", "-c", "echo begun; sleep 600", timeout_s=10, check=False)
     assert (done.late, done.stdout) == (True, "begun\n")
 
 
@@ -161,7 +161,7 @@ input()
         pid, place = holder.stdout.readline().split()
         descriptor = os.pidfd_open(int(pid))
         holder.kill()
-    assert select.select([descriptor], [], [], 10)[0], "QEMU runs on"
+    assert select.select([descriptor], [], [], 60)[0], "QEMU runs on"
     os.close(descriptor)
     sockets = (Path(place) / "sockets").readlink()
     sweep_running()

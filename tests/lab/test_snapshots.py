@@ -159,7 +159,7 @@ def test_a_layer_on_a_full_file_system_is_full_and_stays_so(lab):
         assert_lost(lab, attach)
     finally:
         call(lab, ("detach", VM))
-        lab.sh("umount /mnt/small; rmdir /mnt/small; rm /home/alice/small")
+        lab.sh("udevadm settle; umount /mnt/small; rmdir /mnt/small; rm /home/alice/small")
 
 
 def assert_lost(lab: Machine, attach: tuple[object, ...]) -> None:
@@ -177,7 +177,7 @@ def assert_lost(lab: Machine, attach: tuple[object, ...]) -> None:
 
 
 def test_detaching_waits_for_who_has_it_open_and_gives_up_in_the_end(lab):
-    assert call(lab, ATTACH, ("detach_while_open", VM, 0.5), ("left",))[1:] == [pytest.approx(4, abs=3), []]
+    assert call(lab, ATTACH, ("detach_while_open", VM, 1.5), ("left",))[1:] == [pytest.approx(4, abs=3), []]
     call(lab, ATTACH)
     busy, listed = ask(lab, ("detach_while_open", VM, 600), ("list_all",))
     assert busy["refused"] == "conflict"

@@ -52,11 +52,12 @@ def test_a_session_outlives_the_daemon(lab: Machine, web: str):
     pid = lab.sh("systemctl show banger --property=MainPID --value").strip()
     lab.run("kill", "-KILL", pid)
     lab.wait_ready()
+    lab.wait_banger("vm", "exec", web, "--", "true", holds=lambda done: done.status == 0)
     (session,) = lab.json("session", "list", web)["sessions"]
     assert session["state"] == "running"
     assert lab.banger("session", "logs", "web/count").stdout == "one\n"
     lab.banger("session", "kill", "web/count")
-    lab.banger("session", "rm", "web/count")
+    lab.banger("session", "rm", "--force", "web/count")
 
 
 def test_files_go_both_ways(lab: Machine, web: str):

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.load, pytest.mark.timeout(240)]
 VMS = 50
 DEADLINE_S = 90.0
 RATIO = 6.0
-ATTEMPTS = 3
+ATTEMPTS = 6
 BOOT_MS = 300
 _SINGLES = 5
 

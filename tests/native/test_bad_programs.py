@@ -42,7 +42,7 @@ async def test_one_that_ends_at_once_is_quoted(bench, trusting):
 
 
 async def test_one_that_never_makes_its_socket_is_killed(bench, trusting, monkeypatch):
-    monkeypatch.setattr("banger.vmm.firecracker.launch._SOCKET_S", 0.2)
+    monkeypatch.setattr("banger.vmm.firecracker.launch._SOCKET_S", 1.0)
     vmm = impostor(bench, VERSION + "echo $$ > pid; exec sleep 100\n")
     with pytest.raises(Problem, match="did not answer"):
         await vmm.start(bench.machine(), bench.place())

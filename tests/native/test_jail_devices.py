@@ -31,7 +31,7 @@ def test_a_snapshot_keeps_its_number_until_the_vmm_is_settled(bench, monkeypatch
     bench.wait_api(sockets).close()
     assert len(bench.loops()) == 1
     bench.keeper.settle(VM, "")
-    assert bench.loops() == []
+    assert bench.wait_loops() == []
     assert find_identity(launched.pid).alive
     bench.keeper.remove(VM)
 
@@ -44,7 +44,7 @@ def test_a_snapshot_is_let_go_when_its_vmm_has_died(bench, monkeypatch):  # noqa
     os.kill(launched.pid, 9)
     bench.wait_gone(launched.pid)
     bench.keeper.reap()
-    assert bench.loops() == []
+    assert bench.wait_loops() == []
     bench.keeper.remove(VM)
 
 
@@ -56,6 +56,7 @@ def test_another_name_that_a_vmm_has_made_leads_nowhere_once_it_is_settled(bench
     before = name.stat()
     bench.keeper.settle(VM, "")
     assert (name.stat().st_uid, stat.S_IMODE(name.stat().st_mode)) == (0, 0)
+    assert bench.wait_loops() == []
     foreign = bench.directory / "foreign"
     foreign.write_bytes(b"of somebody else".ljust(1 << 20, b"\0"))
     os.chown(foreign, OWNER, OWNER)

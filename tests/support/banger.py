@@ -7,9 +7,11 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -65,6 +67,13 @@ class Banger:
 
     def guest(self, name: str, *command: str, **options) -> str:
         return self.run("vm", "exec", name, "--", *command, **options).stdout.decode()
+
+    def kill_daemon(self) -> None:
+        """Returns when it has died: who asks before may get to a socket that nobody serves any more."""
+        pid = self.json("daemon", "status")["pid"]
+        os.kill(pid, signal.SIGKILL)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.01)
 
     def configure(self, text: str) -> Path:
         """Writes config.toml; a daemon reads it when it starts."""

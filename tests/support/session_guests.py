@@ -137,9 +137,15 @@ async def check_slow_reader(guest: Guest, agent: Agent, total: int, scrollback_b
     before = guest.memory_bytes
     async with agent.sessions.watch() as watch:
         await agent.sessions.start(
-            shell(f"head -c {total} /dev/zero; echo end >&2", scrollback_bytes=scrollback_bytes)
+            shell(
+                f"read go; head -c {total} /dev/zero; echo end >&2",
+                stdin=True,
+                scrollback_bytes=scrollback_bytes,
+            )
         )
         async with agent.sessions.read("s", follow=True) as reader:
+            async with agent.sessions.write("s") as writer:
+                await writer.write(b"\n")
             async for info in watch:
                 if info.is_over:
                     break

@@ -1,6 +1,7 @@
 """The real opencode in a real guest, as `vm run --agent` starts it; and where its secrets are not."""
 
 import asyncio
+import http.client
 import json
 import subprocess
 import time
@@ -70,14 +71,14 @@ def test_the_program_is_the_pinned_one(banger, served):
 
 
 def test_it_answers_through_a_published_port(served):
-    until = time.monotonic() + 120  # it listens before it has loaded itself, which takes long under emulation
+    until = time.monotonic() + 400  # it listens before it has loaded itself, which takes long under emulation
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{served}/config", timeout=60) as answer:
                 assert answer.status == 200
                 assert "$schema" in json.load(answer)
                 return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError):
             assert time.monotonic() < until
             time.sleep(1)
 

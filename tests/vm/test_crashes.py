@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.support.load.world import wait_until_empty
 
 from banger.api.system import OperationList
 from banger.api.vm import VmCreate, VmDelete, VmExec, VmKill, VmList, VmSet, VmShow, VmStart, VmStop
-from banger.base.problem import Problem
+from banger.base.problem import Code, Problem
 from banger.client.typed import Client
 from banger.model.operation import OperationState
 from banger.model.vm import VmRecord, VmState
@@ -127,7 +128,15 @@ def run(client: Client, name: str, command: str) -> str:
 
 
 def find_boot_id(client: Client, name: str) -> str:
-    return run(client, name, "cat /proc/sys/kernel/random/boot_id")
+    """A daemon serves before it has met an agent that is slow to answer."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return run(client, name, "cat /proc/sys/kernel/random/boot_id")
+        except Problem as problem:
+            if problem.code is not Code.UNAVAILABLE or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def ensure_running(client: Client) -> str:
@@ -215,7 +224,7 @@ def try_point(crashing: Crashing, script: Script, point: str) -> Found:
         return Found(point, "not reached", [])
     crashing.start()
     with Client(crashing.socket) as client:
-        problems = wait_until_empty(lambda: find_leaks(crashing.banger, client), timeout_s=20)
+        problems = wait_until_empty(lambda: find_leaks(crashing.banger, client), timeout_s=60)
         vm = find_vms(client).get(script.name)
         if vm is None:
             outcome = GONE

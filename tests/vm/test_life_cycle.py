@@ -88,7 +88,7 @@ def test_power_off_inside_is_a_stop(banger, box):
 
 def test_a_killed_daemon_is_followed_by_one_that_takes_over(banger, box):
     boot = banger.guest(box, "cat", "/proc/sys/kernel/random/boot_id")
-    os.kill(banger.json("daemon", "status")["pid"], signal.SIGKILL)
+    banger.kill_daemon()
     assert banger.guest(box, "cat", "/proc/sys/kernel/random/boot_id") == boot
 
 

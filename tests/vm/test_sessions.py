@@ -64,7 +64,7 @@ class Terminal:
     def settle(self) -> None:
         """Until the program has drawn all it wants to. Vim reads keys that come while it draws for a new size, and
         then waits for more before it looks at them."""
-        while self._read(1):
+        while self._read(3):
             pass
 
     def wait_line(self, row: int, text: str) -> None:
@@ -75,13 +75,6 @@ class Terminal:
         self.wait(lambda: b"detached from" in self.seen)
         assert self.process.wait(10) == 0
         os.close(self.ours)
-
-
-def kill_daemon(banger: Banger) -> None:
-    pid = banger.json("daemon", "status")["pid"]
-    os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}").exists():
-        time.sleep(0.01)
 
 
 def wait_state(banger: Banger, session: str, state: str) -> dict:
@@ -111,7 +104,7 @@ def test_an_editor_is_there_again_after_the_daemon_was_killed(banger, clean):
     first.type(b"ihello from before")
     first.wait_line(0, "hello from before")
     first.leave()
-    kill_daemon(banger)
+    banger.kill_daemon()
 
     second = Terminal(banger, "session", "attach", "edit", rows=30, columns=100)
     second.wait_line(0, "hello from before")
@@ -119,7 +112,7 @@ def test_an_editor_is_there_again_after_the_daemon_was_killed(banger, clean):
     second.settle()
     second.type(b", and after")
     second.wait_line(0, "hello from before, and after")
-    kill_daemon(banger)  # while somebody is attached
+    banger.kill_daemon()  # while somebody is attached
     second.wait(lambda: b"back at" in second.seen)
     second.settle()
     second.type(b" and after that")
@@ -144,10 +137,10 @@ def test_a_screen_is_right_although_its_beginning_is_not_kept_any_more(banger, c
     """What had chosen the other screen is long gone from the log; who attaches is brought there all the same."""
     banger.run("session", "start", clean, "-t", "--name", "full", "--", "sh", "-c", FULL_SCREEN)
     deadline = time.monotonic() + 120
-    while banger.json("session", "show", "full")["end"] < 2_200_000:
+    while (seen := banger.json("session", "show", "full"))["end"] is None or seen["end"] < 2_200_000:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert banger.json("session", "show", "full")["begin"] > 0
+    assert seen["begin"] > 0
     screen = Terminal(banger, "session", "attach", "full", rows=20, columns=70)
     screen.wait_line(0, "screen of 20 70")
     assert b"\x1b[?1049h" in screen.seen
@@ -164,7 +157,9 @@ def test_a_shell_shows_all_it_has_shown_and_two_look_on_at_once(banger, clean):
         each.wait(lambda each=each: b"line 200\r\n" in each.seen)
         lines = [int(number) for number in re.findall(rb"line (\d+)\r\n", each.seen)]
         assert lines == list(range(1, 201))
-    assert banger.json("session", "show", "shell")["readers"] == 2
+    deadline = time.monotonic() + 60
+    while banger.json("session", "show", "shell")["readers"] != 2:  # 0 where the guest is too busy to say
+        assert time.monotonic() < deadline
     banger.run("session", "send", "--enter", "shell", "echo $((40 + 2))")
     for each in watched:
         each.wait(lambda each=each: b"\r\n42\r\n" in each.seen)

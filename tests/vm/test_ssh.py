@@ -1,7 +1,5 @@
 """OpenSSH as its users have it, told of VMs once by `ssh-config --install`."""
 
-import os
-import signal
 import socket
 import subprocess
 
@@ -106,7 +104,7 @@ def test_a_vm_that_is_not_there_or_does_not_run_is_named_in_one_line(ssh, vm, ba
 
 def test_a_daemon_that_is_not_there_is_started(ssh, vm, banger):
     before = banger.json("daemon", "status")["pid"]
-    os.kill(before, signal.SIGKILL)
+    banger.kill_daemon()
     assert ssh(f"{vm}.vm", "hostname").stdout == f"{vm}\n"
     assert banger.json("daemon", "status")["pid"] != before
 

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,11 +79,10 @@ class Lab:
     def __init__(self, base: Base, disks: Disks, *, tsc_khz: int, memory: Path | None = None) -> None:
         """Blocks until its agent answers. `memory` is what to restore, by a QEMU with the same `tsc_khz`."""
         began = time.monotonic()
-        sweep_running()
-        RUNNING.mkdir(parents=True, exist_ok=True)
-        self.place = Path(tempfile.mkdtemp(prefix="lab-", dir=RUNNING))
-        self._owned = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._owned, fcntl.LOCK_EX)
+        with _swept():
+            self.place = Path(tempfile.mkdtemp(prefix="lab-", dir=RUNNING))
+            self._owned = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._owned, fcntl.LOCK_EX)
         self.sockets = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))  # a socket's path has 107 bytes
         (self.place / "sockets").symlink_to(self.sockets)
         self.tsc_khz = tsc_khz
@@ -223,8 +223,26 @@ def create_layer(path: Path, below: Path) -> None:
 
 def sweep_running() -> None:
     """Removes what labs have left whose owner was killed: nobody holds its lock."""
+    with _swept():
+        pass
+
+
+@contextmanager
+def _swept() -> Iterator[None]:
+    """And nobody else sweeps meanwhile, who would take a place that is not locked yet."""
+    RUNNING.mkdir(parents=True, exist_ok=True)
+    with (RUNNING.parent / ".sweep").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _sweep()
+        yield
+
+
+def _sweep() -> None:
     for place in RUNNING.glob("lab-*"):
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # closed meanwhile
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

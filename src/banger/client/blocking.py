@@ -77,6 +77,8 @@ class Connection:
         Raises RemoteProblem for the daemon's error, Failure when the connection breaks.
         """
         self.op = op or ""
+        if on_idle is not None:
+            import select  # noqa: F401 (before anything is asked: a Ctrl-C in the midst of an import can get lost)
         self._send(wire.encode_request(method, params or {}, op=op, detach=detach))
         while True:
             line = self._receive_line(on_idle)

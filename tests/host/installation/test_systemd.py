@@ -60,7 +60,10 @@ def test_install_status_upgrade_uninstall(machine):
     assert status(machine)["daemon"]["pid"] != state["daemon"]["pid"]
 
     assert machine.run("systemctl", "is-enabled", *UNITS).stdout.split() == ["enabled", "enabled"]
-    assert "br-banger" in machine.run("ip", "-o", "link").stdout
+    until = time.monotonic() + 30
+    while "br-banger" not in machine.run("ip", "-o", "link").stdout:
+        assert time.monotonic() < until
+        time.sleep(0.1)
     machine.banger("system", "uninstall")
     assert list_files(machine) == []
     assert not machine.at("/var/lib/banger-root").exists()

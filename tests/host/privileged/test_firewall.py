@@ -56,11 +56,13 @@ def echo_udp(place: Place, address: str, port: int) -> socket.socket:
     return place.bound(address, port, socket.SOCK_DGRAM)
 
 
-def answers_udp(place: Place, server: socket.socket, address: str, port: int) -> bool:
+def answers_udp(
+    place: Place, server: socket.socket, address: str, port: int, *, timeout_s: float = PATIENCE_S
+) -> bool:
     """A datagram gets from `place` to the server and the answer back."""
     with place.open_socket(socket.SOCK_DGRAM) as client:
-        client.settimeout(QUICK_S)
-        server.settimeout(QUICK_S)
+        client.settimeout(timeout_s)
+        server.settimeout(timeout_s)
         try:
             client.sendto(b"ping", (address, port))
             _, peer = server.recvfrom(100)
@@ -246,7 +248,7 @@ class TestHost:
         _, pretend = world.add_guest(nat=True)
         with world.host.bound("0.0.0.0", PORT), echo_udp(world.host, "0.0.0.0", PORT) as udp:
             assert try_tcp(pretend.place, address, PORT) == "unreachable"
-            assert not answers_udp(pretend.place, udp, address, PORT)
+            assert not answers_udp(pretend.place, udp, address, PORT, timeout_s=QUICK_S)
 
     def test_a_guest_does_not_reach_the_hosts_loopback(self, world: World) -> None:
         speaker = world.add_speaker(nat=True)
@@ -360,13 +362,14 @@ class TestNat:
             echo_udp(world.outside, PUBLIC, PORT) as server,
             pretend.place.open_socket(socket.SOCK_DGRAM) as client,
         ):
-            client.settimeout(QUICK_S)
+            client.settimeout(PATIENCE_S)
             client.sendto(b"ask", (PUBLIC, PORT))
             _, peer = server.recvfrom(100)
             server.sendto(b"one", peer)
             assert client.recv(100) == b"one"
             world.root.admit(replace(guest, nat=False))
             server.sendto(b"two", peer)
+            client.settimeout(QUICK_S)
             with pytest.raises(TimeoutError):
                 client.recv(100)
 

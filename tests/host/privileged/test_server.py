@@ -93,7 +93,7 @@ class TestWho:
         (line,) = helper.calls("as-uid")
         assert (line["method"], line["peer_uid"]) == ("hello", OWNER)
         assert line["peer_pid"] > 0
-        assert 0 <= line["duration_ms"] < 1000
+        assert line["duration_ms"] >= 0
 
     def test_the_socket_is_the_owners_alone(self, helper: HelperProcess) -> None:
         state = helper.path.lstat()

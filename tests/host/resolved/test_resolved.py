@@ -17,6 +17,7 @@ import pytest
 from tests.host.namespaces import Namespace
 from tests.host.resolved.material import PROGRAM, make_layer
 from tests.host.resolved.play import BRIDGE, UPSTREAM, UPSTREAM_ANSWER
+from tests.host.world import wait_until
 from tests.support.tiers import require_host, skip_or_fail
 
 GUEST = "10.209.0.2"
@@ -110,6 +111,11 @@ class Host:
             except TimeoutError:
                 said = (self._files / "resolved.log").read_text()
                 skip_or_fail(f"systemd-resolved does not run here: {said}", tier="host")
+        wait_until(self._is_on_bus, "systemd-resolved has its name on the bus", READY_S)
+
+    def _is_on_bus(self) -> bool:
+        """It may say that it is ready before."""
+        return self.namespace.run("resolvectl", "status", check=False).returncode == 0
 
     def end_resolved(self) -> None:
         assert self._resolved is not None

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
@@ -134,7 +134,10 @@ def left():
 
 def devices():
     blocks = Path("/sys/block")
-    maps = [(block / "dm" / "name").read_text().strip() for block in blocks.glob("dm-*")]
+    maps = []
+    for block in blocks.glob("dm-*"):
+        with suppress(OSError):  # gone meanwhile, or going
+            maps.append((block / "dm" / "name").read_text().strip())
     loops = [block.parent.name for block in blocks.glob("loop*/loop")]
     return sorted(maps + loops)
 

@@ -58,7 +58,7 @@ def loops():
 def maps():
     """By the kernel's own account: a map has no node below /dev/mapper until udev has made one."""
     for device in Path("/sys/block").glob("dm-*"):
-        with suppress(FileNotFoundError):  # gone meanwhile
+        with suppress(OSError):  # gone meanwhile, or going
             yield (device / "dm" / "name").read_text().strip()
 
 

@@ -135,7 +135,7 @@ class Processes:
             time.sleep(_REAP_S)
 
     def find_at(self, place: str) -> list[Vmm]:
-        return [vmm for vmm in self.vmms.values() if vmm.place == place]
+        return [vmm for vmm in tuple(self.vmms.values()) if vmm.place == place]
 
 
 def _die_with_parent() -> None:
@@ -359,7 +359,7 @@ class Orders:
 
     def _describe(self) -> Any:
         self._processes.reap()
-        vmms = [vmm.describe() for vmm in self._processes.vmms.values()]
+        vmms = [vmm.describe() for vmm in tuple(self._processes.vmms.values())]
         return {"vmms": vmms, "helper_deaths": self._helper.deaths, **self._kernel.describe()}, ()
 
     def _start_daemon(self, *, arguments: list[str], environment: dict[str, str]) -> Any:

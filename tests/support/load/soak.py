@@ -31,7 +31,8 @@ ROUND_S = (3.0, 60.0)
 WORKERS = 4
 OPERATIONS_MAX = 200  # the daemon keeps so many that have ended
 MIB = 1024 * 1024
-BOUNDS = {"rss_mib": 5.0, "descriptors": 0, "threads": 0, "rows": 0, "objects": 0, "files": 0}
+THREADS = min(32, (os.cpu_count() or 1) + 4)  # of asyncio's executor, which makes them by and by
+BOUNDS = {"rss_mib": 5.0, "descriptors": 0, "threads": THREADS, "rows": 0, "objects": 0, "files": 0}
 
 
 class Sample(NamedTuple):
@@ -51,10 +52,10 @@ class Sample(NamedTuple):
 
 
 class Side:
-    """One of the two daemons."""
+    """One of the two daemons. `pool` is how many objects are there in a rest."""
 
     def __init__(
-        self, name: str, socket: str, state: Path, workers: int, count_objects: Callable[[], int]
+        self, name: str, socket: str, state: Path, workers: int, count_objects: Callable[[], int], pool: int
     ) -> None:
         self.name = name
         self.socket = socket
@@ -65,6 +66,7 @@ class Side:
         self.samples: list[Sample] = []
         self.problems: list[str] = []
         self._count_objects = count_objects
+        self._pool = pool
 
     def work_until(self, end: float) -> list[threading.Thread]:
         threads = [threading.Thread(target=self._work, args=(number, end)) for number in range(self.workers)]
@@ -87,7 +89,7 @@ class Side:
             left = wait_until_empty(lambda: [vm.name for vm in client.call(VmList(all=True)).vms])
             status = client.call(DaemonStatus())
             process = Path(f"/proc/{status.pid}")
-            wait_until_empty(lambda: ["busy"] if self._count_objects() > POOL else [])
+            wait_until_empty(lambda: ["busy"] if self._count_objects() > self._pool else [])
             fields = dict(
                 line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line
             )
@@ -127,7 +129,7 @@ def open_fake() -> Iterator[Side]:
     with open_world(JAILED) as world:
         world.start_daemon()
         side = Side(
-            "fake", world.socket, world.home / "state" / "banger", WORKERS, lambda: count_objects(world)
+            "fake", world.socket, world.home / "state" / "banger", WORKERS, lambda: count_objects(world), POOL
         )
         yield side
         with world.client() as client:
@@ -151,6 +153,7 @@ def open_qemu() -> Iterator[Side]:
             banger.state / "banger",
             1,
             partial(_count, banger),
+            0,
         )
 
 

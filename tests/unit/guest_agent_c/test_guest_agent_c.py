@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -203,7 +202,7 @@ async def test_sessions_are_clean_under_nonsense(
 ) -> None:
     monkeypatch.setenv("BANGER_TEST_AGENT", str(_link(objects, tmp_path, "agent_on_fd")))
     async with start_real_place() as place:
-        host = FuzzingHost(place.take_socket(), secrets.token_hex(4))
+        host = FuzzingHost(place.take_socket(), "nonsense")
         await host.run(SESSION_FRAMES)
         agent = await place.connect()
         assert (await agent.run(["echo", "well"])).stdout == b"well\n"

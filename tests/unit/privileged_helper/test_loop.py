@@ -195,6 +195,6 @@ class TestDevices:
     def is_on(self, device: LoopDevice, file: int) -> bool:
         try:
             backing = Path(f"/sys/dev/block/{device.number}/loop/backing_file").read_text().strip()
-        except FileNotFoundError:
+        except OSError:  # it is being detached, or is
             return False
         return backing == os.readlink(f"/proc/self/fd/{file}")

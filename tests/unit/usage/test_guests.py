@@ -22,8 +22,8 @@ SSH = Listener("tcp", "0.0.0.0", 22, 1, "sshd")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(health_module, "DEADLINE_S", 0.2)
-    monkeypatch.setattr(service_module, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(health_module, "DEADLINE_S", 1.0)
+    monkeypatch.setattr(service_module, "_ANSWER_S", 1.0)
 
 
 async def test_a_published_web_server_is_found_with_its_url(usage, vms):

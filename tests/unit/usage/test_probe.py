@@ -17,8 +17,8 @@ from banger.services.usage.reach import Place
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(module, "_PLAIN_S", 0.3)
-    monkeypatch.setattr(module, "_TLS_S", 0.3)
+    monkeypatch.setattr(module, "_PLAIN_S", 1.0)
+    monkeypatch.setattr(module, "_TLS_S", 1.0)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ ALL = VmStats()
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(sampling, "SHORTEST_INTERVAL_S", 0.01)
-    monkeypatch.setattr(sampling, "GUEST_DEADLINE_S", 0.2)
+    monkeypatch.setattr(sampling, "GUEST_DEADLINE_S", 0.5)
 
 
 def sample(taken_s, cpu_s):

@@ -59,7 +59,7 @@ async def test_an_attempt_that_is_never_answered_is_given_up(path, monkeypatch):
     monkeypatch.setattr(agent_stream, "ATTEMPT_S", 0.05)
 
     async def talk(reader, writer):
-        if connections[0] == 3:
+        if connections[0] >= 3:
             await accepting(reader, writer)
         else:
             await reader.read()
@@ -67,7 +67,7 @@ async def test_an_attempt_that_is_never_answered_is_given_up(path, monkeypatch):
     async with listening(path, talk) as connections:
         _, writer = await open_agent_stream(Sockets.find(path.parent), None)
         writer.close()
-        assert connections == [3]
+        assert connections[0] >= 3
 
 
 async def test_nobody_is_asked_before_the_knock(path, knock):

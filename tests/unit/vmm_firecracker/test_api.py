@@ -153,7 +153,7 @@ async def test_a_request_after_one_that_was_abandoned_and_never_answered_makes_i
     async def talk(reader, writer):
         await read_request(reader)
         if connections[0] == 1:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
             writer.close()
         else:
             writer.write(DONE)
@@ -161,7 +161,7 @@ async def test_a_request_after_one_that_was_abandoned_and_never_answered_makes_i
     async with listening(path, talk) as connections:
         api = Api(Sockets.find(path.parent))
         with pytest.raises(Problem):
-            await api.get("/", deadline_s=0.01)
+            await api.get("/", deadline_s=0.2)
         await api.call(PAUSE)
         api.drop()
         assert connections == [2]

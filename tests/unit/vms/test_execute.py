@@ -98,20 +98,20 @@ async def test_a_vm_made_for_a_command_that_never_comes_is_deleted(vms, world, m
 
 
 async def test_a_vm_made_for_a_command_outlives_the_grace_while_it_runs(vms, world, monkeypatch):
-    monkeypatch.setattr("banger.services.vms.departure._EPHEMERAL_GRACE_S", 0.05)
+    monkeypatch.setattr("banger.services.vms.departure._EPHEMERAL_GRACE_S", 0.5)
     await vms.create(VmCreate(name="brief", ephemeral=True), QUIET)
     caller = Caller()
-    await vms.execute(VmExec(vm="brief", argv=["sleep", "0.3"], delete_after=True), caller)
+    await vms.execute(VmExec(vm="brief", argv=["sleep", "1"], delete_after=True), caller)
     assert caller.end == (0, None)
     assert world.leftovers() == []
 
 
 async def test_a_vm_made_for_a_command_outlives_the_grace_while_it_is_made_ready(vms, world, monkeypatch):
-    monkeypatch.setattr("banger.services.vms.departure._EPHEMERAL_GRACE_S", 0.05)
+    monkeypatch.setattr("banger.services.vms.departure._EPHEMERAL_GRACE_S", 0.5)
     await vms.create(VmCreate(name="brief", ephemeral=True), QUIET)
     vm = vms.resolve("brief")
     with vms.using(vm.id):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1)
     assert vms.resolve("brief").state is VmState.RUNNING
     async with asyncio.timeout(5):
         while world.leftovers():

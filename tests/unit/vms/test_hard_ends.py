@@ -1,6 +1,7 @@
 """Ends at the worst moment: a row that cannot be written, a VMM that cannot be ended, a look that comes too late."""
 
 import asyncio
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -103,6 +104,9 @@ async def test_an_end_that_cannot_be_concluded_is_tried_again_and_not_all_the_ti
 
     world.vmm.kill = refuse
     world.vmm.host.kill(vm.runtime.pid)
+    async with asyncio.timeout(5):
+        while not rounds:
+            await asyncio.sleep(0.001)
     await asyncio.sleep(0.1)
     assert len(rounds) == 1
     assert len(row(world).holds) == 3
@@ -213,7 +217,15 @@ async def test_a_guest_that_does_not_answer_holds_up_no_daemon(world, monkeypatc
     async with world.open() as second:
         async with asyncio.timeout(2):
             assert sorted((await second.recover()).adopted) == ["silent", "web"]
-        assert second.get_agent(find(second, "web")) is not None
+        async with asyncio.timeout(5):
+            while not answers(second, "web"):
+                await asyncio.sleep(0.001)
+
+
+def answers(vms, name):
+    with suppress(Problem):
+        return bool(vms.get_agent(find(vms, name)))
+    return False
 
 
 # A port that is snatched away

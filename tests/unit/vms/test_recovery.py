@@ -1,11 +1,11 @@
 """A daemon that died at any step: what the next one finds, and what somebody finds who asks while VMs run."""
 
 import asyncio
-import socket
 import threading
 
 import msgspec
 import pytest
+from tests.unit.hostnet.places import free_ports
 
 from banger.api.system import DaemonReconcile
 from banger.api.vm import VmCreate, VmDelete, VmExec, VmList, VmPublish, VmShow, VmStart, VmStop
@@ -16,13 +16,6 @@ from banger.model.vm import VmState
 from banger.services.vms.layout import Layout
 
 QUIET = Silent()
-
-
-@pytest.fixture
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
 
 
 async def run_one(world, **fields):
@@ -330,17 +323,19 @@ async def test_a_bug_in_one_vm_s_recovery_is_logged_and_the_others_are_taken_ove
     assert "left as it is" in caplog.text
 
 
-async def test_a_port_of_the_row_that_the_vmm_does_not_forward_is_forwarded(world, free_port):
+async def test_a_port_of_the_row_that_the_vmm_does_not_forward_is_forwarded(world):
+    (port,) = free_ports(1)
     async with world.open() as first:
-        vm = (await first.create(VmCreate(name="web", publish=[f"{free_port}:80"]), QUIET)).vm
+        vm = (await first.create(VmCreate(name="web", publish=[port]), QUIET)).vm
     process = world.vmm.host.processes[vm.runtime.pid, vm.runtime.start_time]
     process.forwards.clear()
     async with world.open() as second:
         await second.recover()
-    assert [forward.host_port for forward in process.forwards] == [free_port]
+    assert [forward.host_port for forward in process.forwards] == [int(port.partition(":")[0])]
 
 
-async def test_a_port_that_cannot_be_published_is_not_in_the_row(vms, world, free_port):
+async def test_a_port_that_cannot_be_published_is_not_in_the_row(vms, world):
+    (port,) = free_ports(1)
     await vms.create(VmCreate(name="web"), QUIET)
 
     async def refuse(handle, forward):
@@ -348,7 +343,7 @@ async def test_a_port_that_cannot_be_published_is_not_in_the_row(vms, world, fre
 
     world.vmm.add_forward = refuse
     with pytest.raises(Problem, match="it is taken"):
-        await vms.publish(VmPublish(vm="web", port=f"{free_port}:80"))
+        await vms.publish(VmPublish(vm="web", port=port))
     assert show(vms).spec.publish == ()
 
 
