@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -116,6 +116,13 @@ def refused(banger: Banger, *arguments: str, status: int, words: str, hint: str 
     assert hint in text, text
     assert "Traceback" not in text
     return text
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def keep_log(source: Path, name: str) -> None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 
+from tests.support.banger import wait_until
+
 
 def test_run_prints_the_guests_kernel_and_leaves_nothing(banger):
     done = banger.run("vm", "run", "--rm", "--", "uname", "-a")
@@ -88,13 +90,6 @@ def test_ctrl_c_reaches_the_command(banger):
     assert client.stdout.readline() == b"caught\n"
     assert client.wait(timeout=30) == 7
     banger.run("vm", "delete", "--force", "ctrl")
-
-
-def wait_until(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def read_until(descriptor: int, text: bytes, seconds: float = 120) -> bytes:

@@ -2,10 +2,9 @@
 
 import signal
 import subprocess
-import time
 
 import pytest
-from tests.support.banger import refused
+from tests.support.banger import refused, wait_until
 from tests.support.node_mirror import VERSION, open_mirror
 
 
@@ -54,13 +53,6 @@ def mise_processes(banger, vm):
     return banger.guest(vm, "sh", "-c", script).splitlines()
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def test_the_plan_names_the_file_that_is_believed(banger, vm, repository):
     planned = banger.json("tooling", "plan", str(repository))
     assert [(tool["name"], tool["version"], tool["file"]) for tool in planned["tools"]] == [
@@ -101,7 +93,7 @@ def test_an_installation_that_takes_too_long_is_ended(banger, vm, absent, mirror
         )
         assert begun.is_set()
         assert "--bootstrap-timeout 40s" in text
-        wait_for(lambda: mise_processes(banger, vm) == [])
+        wait_until(lambda: mise_processes(banger, vm) == [])
 
 
 def test_cancelled_in_the_middle_mise_ends_and_the_vm_goes_on(banger, vm, absent, mirror):
@@ -116,7 +108,7 @@ def test_cancelled_in_the_middle_mise_ends_and_the_vm_goes_on(banger, vm, absent
         assert client.wait(60) == 130
         client.stdout.close()
         client.stderr.close()
-        wait_for(lambda: mise_processes(banger, vm) == [])
+        wait_until(lambda: mise_processes(banger, vm) == [])
     assert banger.json("vm", "show", vm)["vm"]["state"] == "running"
 
 
@@ -134,7 +126,7 @@ def test_every_way_into_the_guest_finds_it(banger, vm, present):
     assert banger.run("vm", "ssh", vm, "--", "sh", "-lc", "node --version").stdout == version
     assert banger.run("vm", "exec", vm, "-w", "/", "--", "node", "--version").stdout == version
     banger.run("session", "start", vm, "--name", "asks", "--", "node", "--version")
-    wait_for(lambda: banger.run("session", "logs", f"{vm}/asks").stdout == version)
+    wait_until(lambda: banger.run("session", "logs", f"{vm}/asks").stdout == version)
 
 
 def test_a_second_installation_fetches_nothing(banger, vm, present, mirror):

@@ -3,7 +3,7 @@
 import socket
 import time
 
-from tests.support.banger import refused
+from tests.support.banger import refused, wait_until
 
 MIB = 1 << 20
 SERVER = """
@@ -20,13 +20,6 @@ while (my $client = $server->accept) {
 def usage_of(banger, name):
     (usage,) = banger.json("vm", "stats", name)["vms"]
     return usage
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_a_busy_guest_takes_its_share_of_a_cpu(banger, vm):
@@ -51,9 +44,11 @@ def test_what_a_guest_writes_is_the_vms_own(banger, vm):
 
 def counted(banger, vm):
     """Its usage with what the guest itself tells, which a guest that is busy leaves out."""
-    told = []
-    wait_until(lambda: told.append(usage_of(banger, vm)) or told[-1]["received_bytes"] is not None)
-    return told[-1]
+    deadline = time.monotonic() + 60
+    while (told := usage_of(banger, vm))["received_bytes"] is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return told
 
 
 def test_packets_are_counted_from_the_guests_side(banger, vm):

@@ -229,7 +229,7 @@ def sweep_running() -> None:
 
 @contextmanager
 def _swept() -> Iterator[None]:
-    """And nobody else sweeps meanwhile, who would take a place that is not locked yet."""
+    """Around the making of a place: nobody else sweeps, who would remove it before it is locked."""
     RUNNING.mkdir(parents=True, exist_ok=True)
     with (RUNNING.parent / ".sweep").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,10 +1,11 @@
 import json
 import os
+import sys
 
 import pytest
 
 from banger.client import places, statuses, wire
-from banger.client.blocking import find_connection, open_connection
+from banger.client.blocking import Connection, find_connection, open_connection
 from banger.client.wire import Failure, RemoteProblem
 
 
@@ -32,6 +33,18 @@ def test_events_come_before_the_result_and_idling_is_noticed(daemon):
     with open_connection() as connection:
         assert connection.call("vm.create", on_event=events.append, on_idle=noticed.set) == {"done": True}
     assert [event["state"] for event in events] == ["begin", "end"]
+
+
+def test_nothing_is_imported_between_the_question_and_the_answer(daemon, monkeypatch):
+    """A Ctrl-C that comes in the midst of an import can get lost."""
+    daemon.answers["vm.create"] = {}
+    loaded = []
+    send = Connection._send
+    monkeypatch.setattr(Connection, "_send", lambda *words: (loaded.append(set(sys.modules)), send(*words)))
+    monkeypatch.delitem(sys.modules, "select")
+    with open_connection() as connection:
+        connection.call("vm.create", on_idle=lambda: None)
+    assert set(sys.modules) - loaded[0] == set()
 
 
 def test_an_error_carries_everything_the_daemon_said(daemon):

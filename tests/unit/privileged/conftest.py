@@ -1,4 +1,3 @@
-import gc
 import os
 import shutil
 import tempfile
@@ -19,5 +18,4 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture
 def count_descriptors() -> Callable[[], int]:
-    gc.collect()  # not in the middle of a count
     return lambda: len(os.listdir("/proc/self/fd"))
